@@ -1,0 +1,1 @@
+"""adatom: train, check and run machine-learned interatomic potentials."""

@@ -1,0 +1,172 @@
+"""The waist of the house: a network, its references and its priors become energy, forces and stress; one file holds it all."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from adatom.elements import MAX_Z, symbols
+from adatom.errors import UnknownElementError
+from adatom.graph import Graph, Results, sum_by_owner
+from adatom.models.base import Model, NetworkOutput
+from adatom.priors.base import Prior
+
+Derivatives = Literal["gradient", "direct"]
+
+
+class Potential(nn.Module):
+    """Energy, forces and stress of atoms.
+
+    E = sum_i [ scale * e_i + E0(Z_i) + priors_i ],   F = -dE/dr,   sigma = (1/V) dE/d(strain)
+
+    with e_i from the network. Energies and geometry are float64, the network has a dtype of its own. With ``derivatives="direct"``
+    forces and stress come from the network's heads instead (times ``scale``), and they are then no derivatives of the energy.
+
+    Parameters
+    ----------
+    network
+        The architecture.
+    references
+        Energy of an isolated atom per atomic number, eV. Its keys are the elements this potential knows.
+    scale
+        Unit of the network's output, eV.
+    priors
+        Physics added to the network.
+    derivatives
+        ``"gradient"`` or ``"direct"``.
+    card
+        What else a reader of the model file should know: plain JSON values.
+    """
+
+    def __init__(
+        self,
+        network: Model,
+        references: dict[int, float],
+        scale: float = 1.0,
+        priors: tuple[Prior, ...] = (),
+        derivatives: Derivatives = "gradient",
+        card: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.priors = nn.ModuleList(priors)
+        self.derivatives: Derivatives = derivatives
+        self.card: dict[str, Any] = dict(card or {})
+        table = torch.full((MAX_Z + 1,), torch.nan, dtype=torch.float64)
+        for z, energy in references.items():
+            table[z] = energy
+        self.register_buffer("references", table)
+        self.register_buffer("scale", torch.tensor(float(scale), dtype=torch.float64))
+
+    references: Tensor  # (119,)  eV, NaN where the element is unknown
+    scale: Tensor  # ()  eV
+
+    @property
+    def cutoff(self) -> float:
+        """Reach of the edges in Å."""
+        return self.network.cutoff
+
+    @property
+    def elements(self) -> list[int]:
+        """Atomic numbers this potential was made for."""
+        return [int(z) for z in torch.isfinite(self.references).nonzero().flatten()]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the network."""
+        return next(self.network.parameters()).dtype
+
+    def check_elements(self, numbers: Tensor) -> None:
+        """UnknownElementError when a structure holds an element without reference: said before anything is computed."""
+        missing = numbers.unique()[self.references[numbers.unique()].isnan()]
+        if missing.numel():
+            raise UnknownElementError(
+                f"this potential does not know {', '.join(symbols(missing.tolist()))}",
+                wanted=f"structures of {', '.join(symbols(self.elements))}",
+                got=", ".join(symbols(numbers.unique().tolist())),
+                remedy="use a potential trained on these elements, or train on data that holds them",
+            )
+
+    def forward(self, graph: Graph, forces: bool = True, stress: bool = False) -> Results:
+        """Energy, forces and stress of a batch; what is not asked for comes back as NaN.
+
+        Under ``torch.is_grad_enabled()`` and in training mode the results can be differentiated once more.
+        Stress is NaN for structures that are not periodic in three directions: they have no volume.
+        """
+        if self.derivatives == "direct":
+            return self._direct(graph, forces, stress)
+        positions = graph.positions.detach().requires_grad_(forces)
+        strain = torch.zeros_like(graph.cell, requires_grad=stress)
+        with torch.enable_grad():
+            energy = self._energies(
+                _strained(graph.replace(positions=positions), strain) if stress else graph.replace(positions=positions)
+            )
+        wanted = [t for t, asked in ((positions, forces), (strain, stress)) if asked]
+        slopes = iter(
+            torch.autograd.grad(energy.sum(), wanted, create_graph=self.training, allow_unused=True) if wanted else ()
+        )
+        return Results(
+            energy if self.training else energy.detach(),
+            -_or_zero(next(slopes), positions) if forces else torch.full_like(graph.positions, torch.nan),
+            _or_zero(next(slopes), strain) / _volume(graph) if stress else torch.full_like(graph.cell, torch.nan),
+        )
+
+    def atomic_energies(self, graph: Graph) -> Tensor:
+        """Energy of each atom in eV, (N,): network, references and priors. Their sum is the energy unless the readout is pooled."""
+        return self._sum_parts(graph, self.network(graph))
+
+    def features(self, graph: Graph) -> Tensor:
+        """Invariant features of each atom, (N, C)."""
+        output: NetworkOutput = self.network(graph)
+        return output.features
+
+    def _sum_parts(self, graph: Graph, output: NetworkOutput) -> Tensor:
+        atomic = output.energy.to(torch.float64) * self.scale + self.references.index_select(0, graph.numbers)
+        for prior in self.priors:
+            atomic = atomic + prior(graph)
+        return atomic
+
+    def _energies(self, graph: Graph) -> Tensor:
+        return self._totals(graph, self.network(graph))
+
+    def _totals(self, graph: Graph, output: NetworkOutput) -> Tensor:
+        if output.pooled is None:
+            return sum_by_owner(self._sum_parts(graph, output), graph.owner, graph.cell.shape[0])
+        silent = output._replace(energy=torch.zeros_like(output.energy))
+        parts = sum_by_owner(self._sum_parts(graph, silent), graph.owner, graph.cell.shape[0])
+        return parts + output.pooled.to(torch.float64) * self.scale
+
+    def _direct(self, graph: Graph, forces: bool, stress: bool) -> Results:
+        output: NetworkOutput = self.network(graph)
+        assert output.forces is not None, f"{type(self.network).__name__} has no direct head"
+        volume = _volume(graph)
+        return Results(
+            self._totals(graph, output),
+            output.forces.to(torch.float64) * self.scale if forces else torch.full_like(graph.positions, torch.nan),
+            output.stress.to(torch.float64) * self.scale + 0.0 * volume
+            if stress and output.stress is not None
+            else torch.full_like(graph.cell, torch.nan),
+        )
+
+
+def _strained(graph: Graph, strain: Tensor) -> Graph:
+    """Positions and cell under a small symmetric strain: r -> r (1 + eps)."""
+    symmetric = 0.5 * (strain + strain.transpose(1, 2))
+    per_atom = symmetric.index_select(0, graph.owner)  # (N, 3, 3)
+    return graph.replace(
+        positions=graph.positions + (graph.positions.unsqueeze(-2) @ per_atom).flatten(1),
+        cell=graph.cell + graph.cell @ symmetric,
+    )
+
+
+def _volume(graph: Graph) -> Tensor:
+    """Volume of each cell in Å^3, (S, 1, 1); NaN where not periodic in three directions."""
+    volume = torch.linalg.det(graph.cell).abs()
+    return torch.where(graph.pbc.all(dim=1), volume, torch.nan).view(-1, 1, 1)
+
+
+def _or_zero(slope: Tensor | None, like: Tensor) -> Tensor:
+    """A derivative that does not exist because nothing depends on the variable (lone atoms) is zero."""
+    return torch.zeros_like(like) if slope is None else slope

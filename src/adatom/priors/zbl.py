@@ -1,0 +1,62 @@
+"""Ziegler-Biersack-Littmark repulsion of atomic cores, switched on at short range only."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import PositiveFloat
+from torch import Tensor
+
+from adatom.config import Config
+from adatom.elements import MAX_Z, covalent_radius
+from adatom.graph import Graph, edge_vectors
+from adatom.priors.base import Prior
+from adatom.units import COULOMB
+
+# Ziegler, Biersack, Littmark, The Stopping and Range of Ions in Solids (1985): phi(x) = sum_k A_k exp(-B_k x)
+AMPLITUDES = (0.1818, 0.5099, 0.2802, 0.02817)
+DECAYS = (3.2, 0.9423, 0.4029, 0.2016)
+BOHR = 0.529177210903  # Å
+SCREENING, POWER = 0.8854, 0.23
+
+
+class ZBLConfig(Config):
+    """``reach``: the repulsion has faded out at this multiple of the sum of the covalent radii."""
+
+    name: Literal["zbl"] = "zbl"
+    reach: PositiveFloat = 0.7
+
+
+class ZBL(Prior):
+    """E_i = 1/2 sum_j s(r_ij) (Z_i Z_j e^2 / 4 pi eps0 r_ij) phi(r_ij / a_ij).
+
+    a_ij = 0.8854 a0 / (Z_i^0.23 + Z_j^0.23); s(r) = (1 - x)^3 (1 + 3x + 6x^2), x = r / r_out, falls from 1 at contact to 0 at
+    r_out = reach (r_cov,i + r_cov,j) with two continuous derivatives, so that bonds are left to the network.
+    """
+
+    name: ClassVar[str] = "zbl"
+
+    def __init__(self, config: ZBLConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or ZBLConfig()
+        self.reach = self.config.reach
+        radii = torch.from_numpy(covalent_radius(range(MAX_Z + 1)))  # type: ignore[arg-type]
+        self.register_buffer("radii", radii, persistent=False)
+
+    radii: Tensor  # (119,)  Å
+
+    def forward(self, graph: Graph) -> Tensor:
+        """Repulsion per atom in eV, (N,)."""
+        centre, neighbour = graph.edges[0], graph.edges[1]
+        r = edge_vectors(graph).norm(dim=1)
+        z_i, z_j = graph.numbers.index_select(0, centre), graph.numbers.index_select(0, neighbour)
+        outer = self.reach * (self.radii.index_select(0, z_i) + self.radii.index_select(0, z_j))
+        close = (r < outer).nonzero().flatten()  # few or none: the work is done for these alone
+        r, outer, z_i, z_j = (t.index_select(0, close) for t in (r, outer, z_i.to(r.dtype), z_j.to(r.dtype)))
+        x = r / outer
+        switch = (1 - x) ** 3 * (1 + 3 * x + 6 * x * x)
+        screened = r * (z_i**POWER + z_j**POWER) / (SCREENING * BOHR)
+        phi = sum(a * torch.exp(-b * screened) for a, b in zip(AMPLITUDES, DECAYS, strict=True))
+        pair = 0.5 * COULOMB * z_i * z_j / r * phi * switch
+        return torch.zeros_like(graph.positions[:, 0]).index_add(0, centre.index_select(0, close), pair)
