@@ -49,8 +49,8 @@ def complete_cell(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cuto
     return box
 
 
-def check_geometry(atoms: ase.Atoms, where: str | None = None) -> None:
-    """GeometryError for NaN positions, a periodic cell without volume, or two atoms on one spot (below 0.3 covalent sums)."""
+def check_cell(atoms: ase.Atoms, where: str | None = None) -> None:
+    """GeometryError for positions or a cell that are not finite, and for a periodic cell without volume."""
     positions, cell, pbc = atoms.get_positions(), np.asarray(atoms.cell), np.asarray(atoms.pbc)
     if not np.isfinite(positions).all() or not np.isfinite(cell).all():
         bad = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0]) if not np.isfinite(positions).all() else None
@@ -71,6 +71,12 @@ def check_geometry(atoms: ase.Atoms, where: str | None = None) -> None:
                 got=f"cell {cell.tolist()}, pbc {pbc.tolist()}",
                 remedy="give the cell, or set pbc to False where the system is open",
             )
+
+
+def check_geometry(atoms: ase.Atoms, where: str | None = None) -> None:
+    """GeometryError for NaN positions, a periodic cell without volume, or two atoms on one spot (below 0.3 covalent sums)."""
+    check_cell(atoms, where)
+    positions, cell, pbc = atoms.get_positions(), np.asarray(atoms.cell), np.asarray(atoms.pbc)
     edges, shifts = neighbor_list(positions, cell, pbc, 1.2)
     if edges.shape[1] == 0:
         return
@@ -94,6 +100,12 @@ def _at(where: str | None, detail: str) -> str:
     return detail if where is None else f"{where}, {detail}"
 
 
+def charge_and_spin(atoms: ase.Atoms) -> tuple[float, float]:
+    """Total charge (e) and spin multiplicity from ``atoms.info``: 0 and 1 where it does not say."""
+    info = atoms.info
+    return float(info.get("total_charge", info.get("charge", 0.0))), float(info.get("multiplicity", info.get("spin", 1.0)))
+
+
 def graph_from_atoms(atoms: ase.Atoms, cutoff: float, dtype: torch.dtype = torch.float64) -> Graph:
     """One structure as a Graph with all edges within ``cutoff`` (Å).
 
@@ -103,9 +115,7 @@ def graph_from_atoms(atoms: ase.Atoms, cutoff: float, dtype: torch.dtype = torch
     pbc = np.asarray(atoms.pbc, dtype=bool)
     cell = np.where(pbc[:, None], np.asarray(atoms.cell, dtype=np.float64), 0.0)
     edges, shifts = neighbor_list(atoms.get_positions(), cell, pbc, cutoff)
-    info = atoms.info
-    charge = float(info.get("total_charge", info.get("charge", 0.0)))
-    spin = float(info.get("multiplicity", info.get("spin", 1.0)))
+    charge, spin = charge_and_spin(atoms)
     return build_graph(
         torch.from_numpy(atoms.numbers.astype(np.int64)),
         torch.from_numpy(atoms.get_positions()).to(dtype),
