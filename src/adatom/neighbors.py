@@ -103,7 +103,8 @@ def _at(where: str | None, detail: str) -> str:
 def charge_and_spin(atoms: ase.Atoms) -> tuple[float, float]:
     """Total charge (e) and spin multiplicity from ``atoms.info``: 0 and 1 where it does not say."""
     info = atoms.info
-    return float(info.get("total_charge", info.get("charge", 0.0))), float(info.get("multiplicity", info.get("spin", 1.0)))
+    charge, spin = info.get("total_charge", info.get("charge", 0.0)), info.get("multiplicity", info.get("spin", 1.0))
+    return float(charge), float(spin)
 
 
 def graph_from_atoms(atoms: ase.Atoms, cutoff: float, dtype: torch.dtype = torch.float64) -> Graph:

@@ -1,0 +1,1 @@
+"""Drive atoms with a potential: ASE calculator, relaxation, molecular dynamics."""
