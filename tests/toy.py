@@ -33,7 +33,8 @@ def fade(r: Tensor, cutoff: float) -> Tensor:
 class Toy(Model):
     """e_i = 1/2 sum_j f(r) D [(1 - exp(-a (r - r0)))^2 - 1] + b |sum_j f(r) r_ij / r|^2.
 
-    r0 is the sum of the covalent radii. Smooth, local, extensive, O(3)-invariant and conservative; fcc copper is its stable crystal.
+    r0 is the sum of the covalent radii. Smooth, local, extensive, O(3)-invariant and conservative;
+    fcc copper is its stable crystal.
     """
 
     Config = ToyConfig

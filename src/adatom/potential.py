@@ -1,4 +1,4 @@
-"""The waist of the house: a network, its references and its priors become energy, forces and stress; one file holds it all."""
+"""The waist of the house: a network, its references and its priors become energy, forces and stress."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ class Potential(nn.Module):
 
     E = sum_i [ scale * e_i + E0(Z_i) + priors_i ],   F = -dE/dr,   sigma = (1/V) dE/d(strain)
 
-    with e_i from the network. Energies and geometry are float64, the network has a dtype of its own. With ``derivatives="direct"``
-    forces and stress come from the network's heads instead (times ``scale``), and they are then no derivatives of the energy.
+    with e_i from the network. Energies and geometry are float64, the network has a dtype of its own. With
+    ``derivatives="direct"`` forces and stress come from the network's heads instead (times ``scale``), and they are then
+    no derivatives of the energy.
 
     Parameters
     ----------
@@ -80,12 +81,12 @@ class Potential(nn.Module):
 
     def check_elements(self, numbers: Tensor) -> None:
         """UnknownElementError when a structure holds an element without reference: said before anything is computed."""
-        missing = numbers.unique()[self.references[numbers.unique()].isnan()]
+        missing = numbers[self.references.index_select(0, numbers).isnan()]
         if missing.numel():
             raise UnknownElementError(
-                f"this potential does not know {', '.join(symbols(missing.tolist()))}",
+                f"this potential does not know {', '.join(symbols(sorted(set(missing.tolist()))))}",
                 wanted=f"structures of {', '.join(symbols(self.elements))}",
-                got=", ".join(symbols(numbers.unique().tolist())),
+                got=", ".join(symbols(sorted(set(numbers.tolist())))),
                 remedy="use a potential trained on these elements, or train on data that holds them",
             )
 
@@ -103,9 +104,12 @@ class Potential(nn.Module):
             energy = self._energies(
                 _strained(graph.replace(positions=positions), strain) if stress else graph.replace(positions=positions)
             )
+            total = energy.sum()  # inside: a caller under no_grad would otherwise cut the graph here
         wanted = [t for t, asked in ((positions, forces), (strain, stress)) if asked]
         slopes = iter(
-            torch.autograd.grad(energy.sum(), wanted, create_graph=self.training, allow_unused=True) if wanted else ()
+            torch.autograd.grad(total, wanted, create_graph=self.training, allow_unused=True)
+            if wanted and total.requires_grad
+            else [None] * len(wanted)
         )
         return Results(
             energy if self.training else energy.detach(),
@@ -114,7 +118,7 @@ class Potential(nn.Module):
         )
 
     def atomic_energies(self, graph: Graph) -> Tensor:
-        """Energy of each atom in eV, (N,): network, references and priors. Their sum is the energy unless the readout is pooled."""
+        """Energy of each atom in eV, (N,), with references and priors; the sum is the energy unless the readout is pooled."""
         return self._sum_parts(graph, self.network(graph))
 
     def features(self, graph: Graph) -> Tensor:

@@ -1,0 +1,117 @@
+"""Energy and forces along fine scans through the cutoff: nothing may jump or flare up as a neighbour leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ase
+import numpy as np
+
+from adatom.testing.bench import Bench, Measured
+from adatom.testing.structures import cluster
+
+STEP = 1e-3  # Å
+SCAN = 60  # steps on either side of the cutoff
+
+
+def energy_across_cutoff(bench: Bench) -> Measured:
+    """Largest jump of the energy as an atom in company crosses the cutoff, in ordinary steps of the scan (0.001 Å)."""
+    return _largest_jump(bench, _crossing(bench), of_forces=False)
+
+
+def force_across_cutoff(bench: Bench) -> Measured:
+    """Largest jump of any force component as an atom in company crosses the cutoff, in ordinary steps of the scan."""
+    return _largest_jump(bench, _crossing(bench), of_forces=True)
+
+
+def energy_of_last_neighbour(bench: Bench) -> Measured:
+    """Largest jump of the energy as the only neighbour leaves, in ordinary steps of the last 0.5 Å before."""
+    distances = bench.cutoff + STEP * (np.arange(-500, SCAN) + 0.5)
+    return _jump_of_lines(bench, [(name, _dimers(z, distances)) for name, z in _pairs(bench)])
+
+
+def flare_of_last_neighbour(bench: Bench) -> Measured:
+    """Largest force of a pair from 0.1 Å inside the cutoff on, relative to its median from 1 Å to 0.1 Å inside.
+
+    An attention that divides by the weights that are left, or a mean over neighbours, keeps a lone neighbour at full
+    strength until it is gone: the force then grows without bound. The approach is followed down to 10^-8 Å.
+    """
+    inner = bench.cutoff - np.linspace(1.0, 0.1, 60)
+    outer = bench.cutoff + np.concatenate([-np.logspace(-1, -8, 60), np.logspace(-8, -1, 15)])
+    worst, where = 0.0, "no force at all"
+    for name, numbers in _pairs(bench):
+        outcomes = bench.run(_dimers(numbers, np.concatenate([inner, outer])), stress=False)
+        force = np.array([np.linalg.norm(outcome.forces, axis=1).max() for outcome in outcomes])
+        ordinary = max(float(np.median(force[: len(inner)])), 1e-6 * bench.scale.force)
+        figure = float(force[len(inner) :].max()) / ordinary
+        if not figure <= worst:
+            place = outer[int(np.argmax(force[len(inner) :]))] - bench.cutoff
+            worst, where = figure, f"largest for {name} at {place:+.1e} Å from the cutoff; median {ordinary:.2g} eV/Å"
+    return Measured(worst, where)
+
+
+def jump(values: np.ndarray) -> np.ndarray:
+    """Mismatch at the midpoint of every interval between the lines through the two points before and the two after it.
+
+    ``values`` (n, ...) on an even grid -> (n - 3, ...). A step discontinuity shows in full, a smooth curve vanishes as
+    h^3, and a kink on a midpoint does not show at all: a slope may change there, a value may not.
+    """
+    left = values[1:-2] + 0.5 * (values[1:-2] - values[:-3])
+    right = values[2:-1] - 0.5 * (values[3:] - values[2:-1])
+    return np.asarray(np.abs(left - right))
+
+
+def _largest_jump(bench: Bench, lines: Sequence[tuple[str, list[ase.Atoms]]], of_forces: bool) -> Measured:
+    worst, where = 0.0, "no jump at all"
+    for name, frames in lines:
+        outcomes = bench.run(frames, forces=of_forces, stress=False)
+        values = np.array([o.forces.ravel() if of_forces else [o.energy] for o in outcomes])  # (frames, components)
+        steps = np.abs(np.diff(values, axis=0)).max(axis=1)
+        typical = bench.scale.force if of_forces else bench.scale.energy
+        ordinary = max(float(np.median(steps)), 1e-9 * typical)
+        figure = float(jump(values).max()) / ordinary
+        if not figure <= worst:
+            unit = "eV/Å" if of_forces else "eV"
+            worst, where = (
+                figure,
+                f"largest for {name}: {figure * ordinary:.2g} {unit} against {ordinary:.2g} {unit} a step",
+            )
+    return Measured(worst, where)
+
+
+def _jump_of_lines(bench: Bench, lines: Sequence[tuple[str, list[ase.Atoms]]]) -> Measured:
+    return _largest_jump(bench, lines, of_forces=False)
+
+
+def _pairs(bench: Bench) -> list[tuple[str, tuple[int, int]]]:
+    """Dimers among the samples."""
+    found = [(s.name, s.atoms.numbers) for s, _ in bench.open_samples() if len(s.atoms) == 2]
+    return [(name, (int(numbers[0]), int(numbers[1]))) for name, numbers in found[:3]]
+
+
+def _dimers(numbers: tuple[int, int], distances: np.ndarray) -> list[ase.Atoms]:
+    direction = np.array([0.6, -0.48, 0.64])
+    return [ase.Atoms(numbers=numbers, positions=[np.zeros(3), d * direction]) for d in distances]
+
+
+def _crossing(bench: Bench) -> list[tuple[str, list[ase.Atoms]]]:
+    """An atom bound to one cluster recedes from an atom of another through the cutoff, a midpoint of the grid."""
+    rng = bench.rng()
+    numbers = next(s.atoms.numbers for s, _ in bench.open_samples() if len(s.atoms) > 2)
+    offsets = STEP * (np.arange(-SCAN, SCAN) + 0.5)
+    lines = []
+    for k in range(2):
+        near = cluster([int(z) for z in rng.permutation(numbers)[:5]], bench.spacing, rng)
+        far = cluster([int(z) for z in rng.permutation(numbers)[:4]], bench.spacing, rng)
+        # the outermost atom of each along x faces the other
+        axis = np.array([1.0, 0.0, 0.0])
+        a, b = int(near.positions[:, 0].argmax()), int(far.positions[:, 0].argmin())
+        far.positions += near.positions[a] + bench.cutoff * axis - far.positions[b]
+        whole = near + far
+        frames = []
+        for offset in offsets:
+            frame = whole.copy()
+            frame.positions[len(near) + b] += offset * axis
+            frames.append(frame)
+        lines.append((f"scan {k + 1}", frames))
+    return lines
