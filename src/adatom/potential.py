@@ -22,8 +22,8 @@ class Potential(nn.Module):
     E = sum_i [ scale * e_i + E0(Z_i) + priors_i ],   F = -dE/dr,   sigma = (1/V) dE/d(strain)
 
     with e_i from the network. Energies and geometry are float64, the network has a dtype of its own. With
-    ``derivatives="direct"`` forces and stress come from the network's heads instead (times ``scale``), and they are then
-    no derivatives of the energy.
+    ``derivatives="direct"`` forces and stress come from the network's heads instead (times ``scale``), and they are no
+    derivatives of the energy then.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ class Potential(nn.Module):
         )
 
     def atomic_energies(self, graph: Graph) -> Tensor:
-        """Energy of each atom in eV, (N,), with references and priors; the sum is the energy unless the readout is pooled."""
+        """Energy of each atom in eV, (N,), with references and priors. Their sum is the energy, unless it is pooled."""
         return self._sum_parts(graph, self.network(graph))
 
     def features(self, graph: Graph) -> Tensor:
