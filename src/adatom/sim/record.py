@@ -1,0 +1,218 @@
+"""What a molecular dynamics run leaves on disk: thermo log, trajectory and restart file."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+from zipfile import BadZipFile
+
+import ase
+import ase.io
+import numpy as np
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from adatom.errors import CheckpointError, ConfigError
+from adatom.model_file import write_atomically
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Thermo:
+    """One line of the thermo log. NaN where there is no such figure: pressure and volume of open systems."""
+
+    step: int
+    time_ps: float
+    temperature_K: float
+    potential_eV: float
+    kinetic_eV: float
+    total_eV: float
+    pressure_GPa: float
+    volume_A3: float
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a run needs to go on as if it had never stopped."""
+
+    step: int
+    positions: np.ndarray  # (N, 3)  Å
+    momenta: np.ndarray  # (N, 3)  ASE units
+    cell: np.ndarray  # (3, 3)  Å
+    random: dict[str, Any]  # state of the random number generator
+    hottest_start: float  # K, temperature at step 0
+    first_volume: float  # Å^3 at step 0; NaN where there is none
+    sizes: tuple[int, int]  # bytes of log and trajectory when the run was here
+
+
+@dataclass(frozen=True)
+class Files:
+    """Names of the files of one run."""
+
+    log: Path
+    trajectory: Path
+    restart: Path
+
+    @classmethod
+    def of(cls, folder: Path, name: str) -> Files:
+        """``folder/name.jsonl``, ``folder/name.xyz`` (extended XYZ) and ``folder/name.restart.npz``."""
+        return cls(folder / f"{name}.jsonl", folder / f"{name}.xyz", folder / f"{name}.restart.npz")
+
+    def refuse_existing(self) -> None:
+        """ConfigError when a run of this name exists."""
+        for path in (self.log, self.trajectory, self.restart):
+            if path.exists():
+                raise ConfigError(
+                    "a run of this name exists already",
+                    where=str(path),
+                    wanted="a folder without it",
+                    remedy="continue it with restart, allow overwrite, or choose another folder or name",
+                )
+
+    def remove(self) -> None:
+        """Delete what an earlier run of this name left."""
+        for path in (self.log, self.trajectory, self.restart):
+            path.unlink(missing_ok=True)
+
+
+class Recorder:
+    """Writes the files of one run; without ``files`` it keeps nothing but the open text in memory.
+
+    Parameters
+    ----------
+    files
+        Where to; None for a run that leaves no trace.
+    sizes
+        Bytes of log and trajectory to keep: what was written after the state that the run goes on from is cut off, so
+        that a continued run reads like one that never stopped.
+    """
+
+    def __init__(self, files: Files | None, sizes: tuple[int, int] = (0, 0)) -> None:
+        self.files = files
+        self._log: TextIO = io.StringIO()
+        if files is None:
+            return
+        files.log.parent.mkdir(parents=True, exist_ok=True)
+        for path, size in zip((files.log, files.trajectory), sizes, strict=True):
+            if path.exists():
+                os.truncate(path, size)
+        self._log = files.log.open("a", encoding="utf-8")
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of log and trajectory by now."""
+        return (0, 0) if self.files is None else (_size(self.files.log), _size(self.files.trajectory))
+
+    def line(self, kind: str, values: dict[str, Any]) -> None:
+        """One line of the log; figures that are no numbers become null."""
+        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        self._log.write(json.dumps({"kind": kind} | clean, ensure_ascii=False) + "\n")
+        self._log.flush()
+
+    def thermo(self, thermo: Thermo) -> None:
+        """A step line."""
+        self.line("step", asdict(thermo))
+
+    def frame(self, atoms: ase.Atoms, step: int, time_ps: float) -> None:
+        """Append a frame with momenta, energy and forces."""
+        if self.files is None:
+            return
+        frame = atoms.copy()
+        frame.set_constraint()
+        frame.info |= {"step": step, "time_ps": time_ps}
+        results = {
+            name: atoms.calc.results[name] for name in ("energy", "forces", "stress") if name in atoms.calc.results
+        }
+        frame.calc = SinglePointCalculator(frame, **results)
+        with self.files.trajectory.open("a", encoding="utf-8") as file:
+            ase.io.write(file, frame, format="extxyz")
+
+    def save(self, state: State, numbers: np.ndarray, config: dict[str, Any]) -> None:
+        """Write the restart file, the old one whole until the new one is; CheckpointError when that fails."""
+        if self.files is None:
+            return
+        meta = {
+            "format": FORMAT,
+            "step": state.step,
+            "random": state.random,
+            "hottest_start": state.hottest_start,
+            "first_volume": state.first_volume,
+            "config": config,
+            "sizes": state.sizes,
+        }
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            meta=np.array(json.dumps(meta)),
+            positions=state.positions,
+            momenta=state.momenta,
+            cell=state.cell,
+            numbers=numbers,
+        )
+        try:
+            write_atomically(self.files.restart, buffer.getvalue())
+        except OSError as error:
+            raise CheckpointError(
+                "the restart file could not be written; the one before it is whole",
+                where=str(self.files.restart),
+                got=str(error),
+                remedy="make room on the disk and continue with restart",
+            ) from error
+
+    def close(self) -> None:
+        """Close the log."""
+        self._log.close()
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A restart file: the state, and the species and configuration it belongs to."""
+
+    state: State
+    numbers: np.ndarray
+    config: dict[str, Any]
+
+
+def load_restart(files: Files) -> Saved:
+    """Read a restart file; CheckpointError when it is missing or damaged, or log or trajectory have shrunk since."""
+    path = files.restart
+    if not path.exists():
+        raise CheckpointError(
+            "there is no run to continue", where=str(path), wanted="a restart file", remedy="start without restart"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            meta = json.loads(str(arrays["meta"]))
+            state = State(
+                step=int(meta["step"]),
+                positions=arrays["positions"],
+                momenta=arrays["momenta"],
+                cell=arrays["cell"],
+                random=meta["random"],
+                hottest_start=float(meta["hottest_start"]),
+                first_volume=float(meta["first_volume"]),
+                sizes=(int(meta["sizes"][0]), int(meta["sizes"][1])),
+            )
+            saved = Saved(state, arrays["numbers"], meta["config"])
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise CheckpointError(
+            "the restart file is damaged", where=str(path), got=str(error), remedy="start the run again with overwrite"
+        ) from error
+    for file, size in zip((files.log, files.trajectory), state.sizes, strict=True):
+        if _size(file) < size:
+            raise CheckpointError(
+                "a file of the run to continue is missing or was cut",
+                where=str(file),
+                wanted=f"at least {size} bytes",
+                remedy="put it back, or start the run again with overwrite",
+            )
+    return saved
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
