@@ -28,6 +28,8 @@ def energy_drift(bench: Bench) -> Measured:
     velocities = rng.normal(size=(len(atoms), 3)) * np.sqrt(BOLTZMANN * TEMPERATURE / masses)
     velocities -= (masses * velocities).sum(axis=0) / masses.sum()
     coarse, fine = _trajectories(bench, atoms, velocities, (timestep, 0.5 * timestep), 2 * STEPS)
+    if not np.isfinite([coarse, fine]).all():
+        return Measured(np.nan, f"{len(atoms)} atoms of '{start[0]}': energy or forces are no numbers")
     coarse, fine = coarse[: STEPS + 1], fine[::2]
     limit = (4.0 * (fine - fine[0]) - (coarse - coarse[0])) / 3.0  # eV, free of the error of order dt^2
     picoseconds = 1e-3 * timestep * np.arange(len(limit))
@@ -51,7 +53,7 @@ def _quenched(bench: Bench, start: tuple[str, ase.Atoms]) -> ase.Atoms:
     for _ in range(QUENCH):
         (outcome,) = bench.run([atoms], stress=False)
         strongest = largest(outcome.forces)
-        if not strongest > CALM:
+        if not CALM < strongest < np.inf:
             break
         atoms.positions += outcome.forces * min(0.05 / strongest, 0.05)
     return atoms
@@ -71,6 +73,8 @@ def _trajectories(
             dt = timestep * ase_units.fs
             speeds[k] = speeds[k] + 0.5 * dt * outcomes[k].forces / masses
             runs[k].positions += dt * speeds[k]
+        if not all(np.isfinite(run.positions).all() for run in runs):
+            return [np.full(steps + 1, np.nan) for _ in timesteps]
         outcomes = bench.run(runs, stress=False)
         for k, timestep in enumerate(timesteps):
             speeds[k] = speeds[k] + 0.5 * timestep * ase_units.fs * outcomes[k].forces / masses

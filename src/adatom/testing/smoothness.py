@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import ase
 import numpy as np
 
-from adatom.testing.bench import Bench, Measured
+from adatom.testing.bench import Bench, Measured, worst
 from adatom.testing.structures import cluster
 
 STEP = 1e-3  # Å
 SCAN = 60  # steps on either side of the cutoff
+LAST, GONE = 200, 20  # steps inside and outside the cutoff for a pair alone
 
 
 def energy_across_cutoff(bench: Bench) -> Measured:
@@ -25,9 +26,13 @@ def force_across_cutoff(bench: Bench) -> Measured:
 
 
 def energy_of_last_neighbour(bench: Bench) -> Measured:
-    """Largest jump of the energy as the only neighbour leaves, in ordinary steps of the last 0.5 Å before."""
-    distances = bench.cutoff + STEP * (np.arange(-500, SCAN) + 0.5)
-    return _jump_of_lines(bench, [(name, _dimers(z, distances)) for name, z in _pairs(bench)])
+    """Largest jump of the energy as the only neighbour leaves, in ordinary steps of the last 0.2 Å before."""
+    return _largest_jump(bench, _leaving(bench), of_forces=False)
+
+
+def force_of_last_neighbour(bench: Bench) -> Measured:
+    """Largest jump of the force as the only neighbour leaves, in ordinary steps of the last 0.2 Å before."""
+    return _largest_jump(bench, _leaving(bench), of_forces=True)
 
 
 def flare_of_last_neighbour(bench: Bench) -> Measured:
@@ -38,16 +43,15 @@ def flare_of_last_neighbour(bench: Bench) -> Measured:
     """
     inner = bench.cutoff - np.linspace(1.0, 0.1, 60)
     outer = bench.cutoff + np.concatenate([-np.logspace(-1, -8, 60), np.logspace(-8, -1, 15)])
-    worst, where = 0.0, "no force at all"
+    figures = []
     for name, numbers in _pairs(bench):
         outcomes = bench.run(_dimers(numbers, np.concatenate([inner, outer])), stress=False)
         force = np.array([np.linalg.norm(outcome.forces, axis=1).max() for outcome in outcomes])
         ordinary = max(float(np.median(force[: len(inner)])), 1e-6 * bench.scale.force)
-        figure = float(force[len(inner) :].max()) / ordinary
-        if not figure <= worst:
-            place = outer[int(np.argmax(force[len(inner) :]))] - bench.cutoff
-            worst, where = figure, f"largest for {name} at {place:+.1e} Å from the cutoff; median {ordinary:.2g} eV/Å"
-    return Measured(worst, where)
+        place = outer[int(np.argmax(force[len(inner) :]))] - bench.cutoff
+        detail = f"largest for {name} at {place:+.1e} Å from the cutoff; median {ordinary:.2g} eV/Å"
+        figures.append(Measured(float(force[len(inner) :].max()) / ordinary, detail))
+    return worst(figures)
 
 
 def jump(values: np.ndarray) -> np.ndarray:
@@ -62,7 +66,7 @@ def jump(values: np.ndarray) -> np.ndarray:
 
 
 def _largest_jump(bench: Bench, lines: Sequence[tuple[str, list[ase.Atoms]]], of_forces: bool) -> Measured:
-    worst, where = 0.0, "no jump at all"
+    figures = []
     for name, frames in lines:
         outcomes = bench.run(frames, forces=of_forces, stress=False)
         values = np.array([o.forces.ravel() if of_forces else [o.energy] for o in outcomes])  # (frames, components)
@@ -70,23 +74,22 @@ def _largest_jump(bench: Bench, lines: Sequence[tuple[str, list[ase.Atoms]]], of
         typical = bench.scale.force if of_forces else bench.scale.energy
         ordinary = max(float(np.median(steps)), 1e-9 * typical)
         figure = float(jump(values).max()) / ordinary
-        if not figure <= worst:
-            unit = "eV/Å" if of_forces else "eV"
-            worst, where = (
-                figure,
-                f"largest for {name}: {figure * ordinary:.2g} {unit} against {ordinary:.2g} {unit} a step",
-            )
-    return Measured(worst, where)
-
-
-def _jump_of_lines(bench: Bench, lines: Sequence[tuple[str, list[ase.Atoms]]]) -> Measured:
-    return _largest_jump(bench, lines, of_forces=False)
+        unit = "eV/Å" if of_forces else "eV"
+        detail = f"largest for {name}: {figure * ordinary:.2g} {unit} against {ordinary:.2g} {unit} a step"
+        figures.append(Measured(figure, detail))
+    return worst(figures)
 
 
 def _pairs(bench: Bench) -> list[tuple[str, tuple[int, int]]]:
     """Dimers among the samples."""
     found = [(s.name, s.atoms.numbers) for s, _ in bench.open_samples() if len(s.atoms) == 2]
     return [(name, (int(numbers[0]), int(numbers[1]))) for name, numbers in found[:3]]
+
+
+def _leaving(bench: Bench) -> list[tuple[str, list[ase.Atoms]]]:
+    """Dimers drawn apart through the cutoff, a midpoint of the grid."""
+    distances = bench.cutoff + STEP * (np.arange(-LAST, GONE) + 0.5)
+    return [(name, _dimers(numbers, distances)) for name, numbers in _pairs(bench)]
 
 
 def _dimers(numbers: tuple[int, int], distances: np.ndarray) -> list[ase.Atoms]:

@@ -133,12 +133,9 @@ PHYSICS = (
     Promise("symmetric stress", "conservative, O(3)", _conservative_o3, EXACT, "relative", physics.symmetric_stress),
     Promise("energy across the cutoff", "smooth", _smooth, 1.0, "steps", smoothness.energy_across_cutoff),
     Promise("force across the cutoff", "smooth", _smooth, 1.0, "steps", smoothness.force_across_cutoff),
-    Promise(
-        "energy as the last neighbour leaves", "smooth", _smooth, 1.0, "steps", smoothness.energy_of_last_neighbour
-    ),
-    Promise(
-        "force as the last neighbour leaves", "smooth", _smooth, 10.0, "medians", smoothness.flare_of_last_neighbour
-    ),
+    Promise("energy as a pair parts", "smooth", _smooth, 1.0, "steps", smoothness.energy_of_last_neighbour),
+    Promise("force as a pair parts", "smooth", _smooth, 1.0, "steps", smoothness.force_of_last_neighbour),
+    Promise("no flare as a pair parts", "smooth", _smooth, 10.0, "medians", smoothness.flare_of_last_neighbour),
     Promise("NVE drift", "conservative, smooth", _conservative_smooth, 0.05, "meV/atom/ps", dynamics.energy_drift),
 )
 
@@ -168,11 +165,11 @@ def verify(potential: Potential, structures: Sequence[ase.Atoms] | None = None, 
         The potential knows no element at all, or none of the given structures is small enough.
     """
     begin = time.perf_counter()
-    samples = _samples(potential, structures, seed)
+    samples = gather(potential, structures, seed)
     double = prepare(potential, samples, torch.float64, seed)
-    checks = [judge(promise, double) for promise in (*SYMMETRIES, *PHYSICS)]
+    checks = [measure(promise, double) for promise in (*SYMMETRIES, *PHYSICS)]
     single = prepare(potential, samples, torch.float32, seed)
-    checks += [judge(in_single(promise), single) for promise in SYMMETRIES]
+    checks += [measure(in_single(promise), single) for promise in SYMMETRIES]
     return Verification(
         passed=all(check.verdict != "fail" for check in checks),
         model=type(potential.network).__name__,
@@ -182,17 +179,20 @@ def verify(potential: Potential, structures: Sequence[ase.Atoms] | None = None, 
     )
 
 
-def judge(promise: Promise, bench: Bench) -> Check:
-    """Measure one promise and hold it against its threshold; a figure that is no number is above every threshold."""
+def measure(promise: Promise, bench: Bench) -> Check:
+    """Measure one promise and judge it."""
     figure, detail = promise.measure(bench)
-    verdict: Verdict
-    if figure is None:
-        verdict = "not applicable"
-    elif figure <= promise.threshold:
-        verdict = "pass"
-    else:
-        verdict = "fail" if promise.claimed(bench.claims) else "not claimed"
+    verdict = judge(promise, figure, bench.claims)
     return Check(promise.name, promise.claim, figure, promise.threshold, promise.unit, verdict, detail)
+
+
+def judge(promise: Promise, figure: float | None, claims: Claims) -> Verdict:
+    """Hold a figure against its threshold; one that is no number is above every threshold."""
+    if figure is None:
+        return "not applicable"
+    if figure <= promise.threshold:
+        return "pass"
+    return "fail" if promise.claimed(claims) else "not claimed"
 
 
 def in_single(promise: Promise) -> Promise:
@@ -200,7 +200,7 @@ def in_single(promise: Promise) -> Promise:
     return Promise(f"{promise.name} (float32)", promise.claim, promise.claimed, SINGLE, promise.unit, promise.measure)
 
 
-def _samples(potential: Potential, structures: Sequence[ase.Atoms] | None, seed: int) -> list[Sample]:
+def gather(potential: Potential, structures: Sequence[ase.Atoms] | None, seed: int) -> list[Sample]:
     """Given structures first, then generated ones of the same elements."""
     elements, given = potential.elements, take(structures or [])
     if not elements:
