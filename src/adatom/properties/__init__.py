@@ -1,0 +1,1 @@
+"""What a potential says about a material."""

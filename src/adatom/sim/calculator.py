@@ -73,12 +73,19 @@ class Calculator(AseCalculator):  # type: ignore[misc]
         """Say what else (``"forces"``, ``"stress"``) the next geometry will be asked for: one pass serves all."""
         self._expected |= set(properties)
 
-    def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
-        """ASE's list of changes since the last calculation, with total charge and spin, which ASE does not look at."""
-        changes: list[str] = super().check_state(atoms, tol=tol)
-        if not changes and charge_and_spin(atoms) != charge_and_spin(self.atoms):
-            changes.append("initial_charges")
-        return changes
+    def check_state(self, atoms: ase.Atoms, tol: float = 0.0) -> list[str]:
+        """What has changed since the last calculation, bit by bit; total charge and spin too, which ASE overlooks."""
+        last = self.atoms
+        if last is None:
+            return list(all_changes)
+        same = {
+            "positions": np.array_equal(last.positions, atoms.positions),
+            "numbers": np.array_equal(last.numbers, atoms.numbers),
+            "cell": np.array_equal(last.cell.array, atoms.cell.array),
+            "pbc": np.array_equal(last.pbc, atoms.pbc),
+            "initial_charges": charge_and_spin(last) == charge_and_spin(atoms),
+        }
+        return [name for name, equal in same.items() if not equal]
 
     def get_property(
         self, name: str, atoms: ase.Atoms | None = None, allow_calculation: bool = True

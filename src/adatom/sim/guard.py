@@ -10,7 +10,6 @@ import torch
 
 from adatom.elements import covalent_radius, symbol
 from adatom.errors import SimulationError
-from adatom.graph import edge_vectors
 from adatom.sim.skin import SkinList
 
 UNTRAINED = 0.5  # of the sum of the covalent radii, for pairs whose trained minimum is not known
@@ -51,7 +50,7 @@ class Guard:
         table = closest_allowed(species, card, margin) if len(species) else np.zeros((1, 1))
         self._index = torch.from_numpy(index)  # (N,)
         self._table = torch.from_numpy(table)  # (Z, Z)
-        self._pairs = SkinList(float(table.max()), skin=0.5)
+        self._list = SkinList(float(table.max()), skin=0.5)
 
     def check_numbers(self, step: int, energy: float, forces: np.ndarray) -> None:
         """Energy and forces must be numbers."""
@@ -69,16 +68,14 @@ class Guard:
 
     def check_distances(self, step: int, atoms: ase.Atoms) -> None:
         """No two atoms closer than the training set knows, less the margin."""
-        graph = self._pairs.graph(atoms)
-        if graph.edges.shape[1] == 0:
+        pairs, lengths = self._list.pairs(atoms)
+        if pairs.shape[1] == 0:
             return
-        lengths = edge_vectors(graph).norm(dim=1)
-        a, b = self._index.index_select(0, graph.edges[0]), self._index.index_select(0, graph.edges[1])
-        allowed = self._table[a, b]
+        allowed = self._table[self._index.index_select(0, pairs[0]), self._index.index_select(0, pairs[1])]
         worst = int((lengths / allowed).argmin())
         if lengths[worst] >= allowed[worst]:
             return
-        i, j = graph.edges[:, worst].tolist()
+        i, j = pairs[:, worst].tolist()
         raise SimulationError(
             "two atoms came closer than anything the potential was trained on",
             where=_at(step, f"atoms {i} ({symbol(atoms.numbers[i])}) and {j} ({symbol(atoms.numbers[j])})"),

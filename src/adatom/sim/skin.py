@@ -74,18 +74,8 @@ class SkinList:
 
         GeometryError for positions that are no numbers and for periodic cells without volume.
         """
-        positions = atoms.get_positions()
-        pbc = np.asarray(atoms.pbc, dtype=bool)
-        cell = np.where(pbc[:, None], np.asarray(atoms.cell, dtype=np.float64), 0.0)
-        if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
-            check_cell(atoms)
-        wide = self._wide
-        if wide is None or self._stale(atoms.numbers, positions, cell, pbc):
-            check_cell(atoms)
-            wide = self._build(atoms.numbers, positions, cell, pbc)
-        points = torch.from_numpy(positions).to(self.device)
-        box = torch.from_numpy(cell).to(self.device)
-        cut = self._recut(wide, points, box)
+        wide, points, box = self._update(atoms)
+        cut = self._recut(wide, _squares(wide, points, box))
         charge, spin = charge_and_spin(atoms)
         return Graph(
             numbers=wide.numbers,
@@ -102,6 +92,24 @@ class SkinList:
             table=wide.table,
             reverse=cut.reverse,
         )
+
+    def pairs(self, atoms: ase.Atoms) -> tuple[Tensor, Tensor]:
+        """Each pair within the wide list once, (2, H), and how far apart it stands now in Å, (H,)."""
+        wide, points, box = self._update(atoms)
+        return wide.pairs, _squares(wide, points, box).sqrt()
+
+    def _update(self, atoms: ase.Atoms) -> tuple[_Wide, Tensor, Tensor]:
+        """The wide list, made anew if need be, with positions (N, 3) and cell (3, 3) of the atoms."""
+        positions = atoms.get_positions()
+        pbc = np.asarray(atoms.pbc, dtype=bool)
+        cell = np.where(pbc[:, None], np.asarray(atoms.cell, dtype=np.float64), 0.0)
+        if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
+            check_cell(atoms)
+        wide = self._wide
+        if wide is None or self._stale(atoms.numbers, positions, cell, pbc):
+            check_cell(atoms)
+            wide = self._build(atoms.numbers, positions, cell, pbc)
+        return wide, torch.from_numpy(positions).to(self.device), torch.from_numpy(cell).to(self.device)
 
     def _stale(self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> bool:
         """Whether an edge shorter than the cutoff may be missing from the wide list."""
@@ -147,22 +155,26 @@ class SkinList:
         self.builds += 1
         return wide
 
-    def _recut(self, wide: _Wide, positions: Tensor, cell: Tensor) -> _Cut:
+    def _recut(self, wide: _Wide, squares: Tensor) -> _Cut:
         """Drop what is longer than the cutoff; both directions of a pair stay or go together."""
-        vectors = positions.index_select(0, wide.pairs[1]) - positions.index_select(0, wide.pairs[0])
-        vectors = vectors + wide.pair_shifts @ cell  # (H, 3)
-        kept = vectors.square().sum(1) < self.cutoff**2
+        kept = squares < self.cutoff**2
         if self._cut is not None and torch.equal(kept, self._cut.kept):
             return self._cut
-        keep = kept.index_select(0, wide.pair_of)  # (E,)
-        index = keep.nonzero().flatten()
+        index = kept.index_select(0, wide.pair_of).nonzero().flatten()
         edges = wide.edges.index_select(1, index)
-        renumbered = keep.cumsum(0) - 1
+        place = torch.empty(wide.edges.shape[1], dtype=torch.int64, device=self.device)  # (E,)  old number -> new
+        place[index] = torch.arange(index.shape[0], device=self.device)
         self._cut = _Cut(
             kept=kept,
             edges=edges,
             shifts=wide.shifts.index_select(0, index),
             slots=pad_rows(edges[0], wide.numbers.shape[0]),
-            reverse=renumbered.index_select(0, wide.reverse.index_select(0, index)),
+            reverse=place.index_select(0, wide.reverse.index_select(0, index)),
         )
         return self._cut
+
+
+def _squares(wide: _Wide, positions: Tensor, cell: Tensor) -> Tensor:
+    """Squared distance of each pair in Å^2, (H,)."""
+    ends = positions.index_select(0, wide.pairs[1]) - positions.index_select(0, wide.pairs[0])
+    return (ends + wide.pair_shifts @ cell).square().sum(1)

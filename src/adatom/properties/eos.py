@@ -1,0 +1,183 @@
+"""Energy-volume curve and equation of state: lattice constant, bulk modulus and its pressure derivative."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ase
+import numpy as np
+import spglib
+from ase.calculators.calculator import BaseCalculator
+from pydantic import Field, PositiveFloat
+
+from adatom.config import Config
+from adatom.errors import DataError, GeometryError
+from adatom.potential import Potential
+from adatom.sim.calculator import require_volume
+from adatom.sim.relax import as_calculator, relax
+from adatom.units import EV_PER_A3_IN_GPA
+
+
+class EOSConfig(Config):
+    """Volumes from ``1 - compress`` to ``1 + expand`` times that of the structure given, evenly spaced.
+
+    ``relax``: let the atoms of each volume come to rest (forces below ``fmax``, eV/Å); the shape of the cell stays.
+    """
+
+    points: int = Field(default=13, ge=5)
+    compress: float = Field(default=0.08, gt=0.0, lt=0.5)
+    expand: float = Field(default=0.08, gt=0.0, lt=1.0)
+    relax: bool = True
+    fmax: PositiveFloat = 0.005
+
+
+@dataclass(frozen=True)
+class EOSFit:
+    """Third-order Birch-Murnaghan equation of state of one atom's share."""
+
+    V0_A3_per_atom: float
+    E0_eV_per_atom: float
+    B0_GPa: float
+    B0_prime: float
+    rms_meV_per_atom: float  # of the points about the curve
+
+    def energy(self, volumes: np.ndarray) -> np.ndarray:
+        """Energy per atom in eV at volumes per atom in Å^3: the Birch-Murnaghan curve.
+
+        E(V) = E0 + 9 V0 B0 / 16 [ (x - 1)^3 B0' + (x - 1)^2 (6 - 4 x) ],  x = (V0 / V)^(2/3)
+        """
+        x = (self.V0_A3_per_atom / np.asarray(volumes, dtype=np.float64)) ** (2.0 / 3.0)
+        scale = 9.0 * self.V0_A3_per_atom * self.B0_GPa / EV_PER_A3_IN_GPA / 16.0
+        curve: np.ndarray = self.E0_eV_per_atom + scale * ((x - 1) ** 3 * self.B0_prime + (x - 1) ** 2 * (6 - 4 * x))
+        return curve
+
+
+@dataclass(frozen=True)
+class EOSCurve:
+    """Points and fit; a, b, c (Å) of the conventional cell at V0, which keeps the shape of the input."""
+
+    volumes: np.ndarray  # (P,)  Å^3/atom, ascending
+    energies: np.ndarray  # (P,)  eV/atom
+    fit: EOSFit
+    lattice_constants: tuple[float, float, float]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values as the report reads them: points, and the fit with its lattice constant a."""
+        fit = {name: value for name, value in vars(self.fit).items() if name != "rms_meV_per_atom"}
+        return {
+            "volume_A3_per_atom": self.volumes.tolist(),
+            "energy_eV_per_atom": self.energies.tolist(),
+            "fit": fit | {"lattice_constant_A": self.lattice_constants[0]},
+        }
+
+
+def fit_birch_murnaghan(volumes: Sequence[float] | np.ndarray, energies: Sequence[float] | np.ndarray) -> EOSFit:
+    """Least squares of E(V), per atom in Å^3 and eV.
+
+    The third-order Birch-Murnaghan energy is a cubic polynomial in V^(-2/3): the fit is linear and has one answer,
+    whatever the start. DataError with fewer than five volumes, or when the points have no minimum between them.
+    """
+    v, e = np.asarray(volumes, dtype=np.float64), np.asarray(energies, dtype=np.float64)
+    if v.shape != e.shape or np.unique(v).size < 5 or not (np.isfinite(v).all() and np.isfinite(e).all()):
+        raise DataError(
+            "an equation of state needs finite energies at five different volumes at least",
+            got=f"{np.unique(v).size} volumes, {np.size(e)} energies, {np.count_nonzero(~np.isfinite(e))} not finite",
+            remedy="give more points",
+        )
+    middle = float(np.median(v))
+    x = (middle / v) ** (2.0 / 3.0)  # near 1: well-conditioned powers of x - 1
+    polynomial = np.polynomial.Polynomial.fit(x, e, 3, domain=[x.min(), x.max()])
+    x0 = _minimum(polynomial, float(x.min()), float(x.max()))
+    # with y = x / x0 = (V0 / V)^(2/3): E = E0 + 9 V0 B0 / 16 [2 (y - 1)^2 + (B0' - 4) (y - 1)^3]
+    second = float(polynomial.deriv(2)(x0)) * x0**2
+    third = float(polynomial.deriv(3)(x0)) * x0**3
+    v0 = middle / x0**1.5
+    rms = float(np.sqrt(np.mean((polynomial(x) - e) ** 2)))
+    return EOSFit(
+        V0_A3_per_atom=v0,
+        E0_eV_per_atom=float(polynomial(x0)),
+        B0_GPa=4.0 * second / (9.0 * v0) * EV_PER_A3_IN_GPA,
+        B0_prime=4.0 + 2.0 * third / (3.0 * second),
+        rms_meV_per_atom=1e3 * rms,
+    )
+
+
+def energy_volume_curve(
+    atoms: ase.Atoms,
+    calculator: BaseCalculator | Potential | str | Path,
+    config: EOSConfig | None = None,
+    progress: Callable[[int, float, float], None] | None = None,
+) -> EOSCurve:
+    """Energies at isotropically scaled volumes, and their fit.
+
+    ``progress`` is called with the number of the point, its volume and its energy (per atom). StressError without a
+    volume, SimulationError when the atoms of a volume do not come to rest, DataError when the curve has no minimum.
+    """
+    config = config or EOSConfig()
+    require_volume(atoms)
+    engine = as_calculator(calculator)
+    volumes, energies = [], []
+    for point, ratio in enumerate(np.linspace(1.0 - config.compress, 1.0 + config.expand, config.points)):
+        scaled = atoms.copy()
+        scaled.set_cell(np.asarray(atoms.cell) * ratio ** (1.0 / 3.0), scale_atoms=True)
+        volumes.append(float(scaled.get_volume()) / len(atoms))
+        energies.append(_energy(scaled, engine, config) / len(atoms))
+        if progress is not None:
+            progress(point, volumes[-1], energies[-1])
+    return curve_from_points(volumes, energies, atoms)
+
+
+def curve_from_points(
+    volumes: Sequence[float] | np.ndarray, energies: Sequence[float] | np.ndarray, atoms: ase.Atoms
+) -> EOSCurve:
+    """Curve of energies per atom (eV) at volumes per atom (Å^3) from anywhere; ``atoms`` gives the kind of crystal."""
+    order = np.argsort(volumes)
+    v, e = np.asarray(volumes, dtype=np.float64)[order], np.asarray(energies, dtype=np.float64)[order]
+    fit = fit_birch_murnaghan(v, e)
+    return EOSCurve(v, e, fit, lattice_constants(atoms, fit.V0_A3_per_atom))
+
+
+def lattice_constants(atoms: ase.Atoms, volume_per_atom: float) -> tuple[float, float, float]:
+    """a, b, c in Å of the conventional cell of this crystal, scaled to a volume per atom (Å^3)."""
+    cell = spglib.standardize_cell(
+        (atoms.cell.tolist(), atoms.get_scaled_positions().tolist(), atoms.numbers.tolist()),
+        to_primitive=False,
+        symprec=1e-3,
+    )
+    if cell is None:
+        raise GeometryError(
+            "no conventional cell could be found",
+            where=f"{atoms.get_chemical_formula()}",
+            wanted="a crystal",
+            remedy="relax the structure first, or check its cell",
+        )
+    lattice, positions, _ = cell
+    now = abs(float(np.linalg.det(lattice))) / len(positions)
+    a, b, c = np.linalg.norm(lattice, axis=1) * (volume_per_atom / now) ** (1.0 / 3.0)
+    return float(a), float(b), float(c)
+
+
+def _energy(atoms: ase.Atoms, calculator: BaseCalculator, config: EOSConfig) -> float:
+    """Energy in eV, of the atoms at rest if so configured."""
+    if config.relax:
+        return relax(atoms, calculator, fmax=config.fmax).require_converged().energy
+    atoms.calc = calculator
+    return float(atoms.get_potential_energy())
+
+
+def _minimum(polynomial: np.polynomial.Polynomial, low: float, high: float) -> float:
+    """Where a cubic has its minimum; DataError unless that lies within [low, high]."""
+    slope = polynomial.deriv()
+    roots = slope.roots()
+    real = roots[np.abs(roots.imag) < 1e-9].real
+    minima = [float(r) for r in real if low <= r <= high and slope.deriv()(r) > 0.0]
+    if not minima:
+        raise DataError(
+            "the energies have no minimum between the smallest and the largest volume",
+            wanted="a curve that rises at both ends",
+            remedy="relax the cell first, or take a wider range of volumes",
+        )
+    return minima[0]

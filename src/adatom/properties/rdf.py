@@ -1,0 +1,109 @@
+"""Radial distribution functions, correct in periodic cells at any distance, beyond half the box too."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import ase
+import numpy as np
+
+from adatom.elements import symbol
+from adatom.errors import DataError, GeometryError
+from adatom.neighbors import neighbor_list
+
+
+@dataclass(frozen=True)
+class RDF:
+    """g(r) per pair of elements, averaged over frames: 1 where the density around an atom is the average one."""
+
+    r: np.ndarray  # (B,)  Å, middle of each shell
+    g: dict[str, np.ndarray]  # "H-O": (B,)
+    coordination: dict[str, np.ndarray]  # "H-O": (B,)  neighbours O of an H up to the end of the shell
+    frames: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values as the report reads them."""
+        return {"r_A": self.r.tolist(), "g": {pair: values.tolist() for pair, values in self.g.items()}}
+
+
+def rdf(frames: Iterable[ase.Atoms], r_max: float = 8.0, width: float = 0.05) -> RDF:
+    """Radial distribution functions of the frames of a simulation.
+
+    g_ab(r) = < n_ab(r) V / (N_a N_b v(r)) >, with n_ab the ordered pairs (a at the centre, b in the shell; periodic
+    images counted, an atom's own too), v the exact volume of the shell, and V, N those of each frame: cells may change.
+
+    Parameters
+    ----------
+    frames
+        Structures periodic in three directions, of the same atoms.
+    r_max, width
+        Range and width of the shells, Å.
+
+    Raises
+    ------
+    DataError
+        There are no frames, or they are not of the same atoms.
+    GeometryError
+        A frame has no volume.
+    """
+    edges = np.linspace(0.0, r_max, max(round(r_max / width), 1) + 1)
+    shells = 4.0 / 3.0 * np.pi * np.diff(edges**3)
+    first: ase.Atoms | None = None
+    count = 0
+    sums: dict[tuple[int, int], np.ndarray] = {}
+    neighbours: dict[tuple[int, int], np.ndarray] = {}
+    for atoms in frames:
+        _check(atoms, first or atoms, count)
+        first = first or atoms
+        totals = {int(z): int(n) for z, n in zip(*np.unique(atoms.numbers, return_counts=True), strict=True)}
+        counts = _pair_counts(atoms, list(totals), edges)
+        volume = float(atoms.get_volume())
+        for (a, b), histogram in counts.items():
+            density = histogram / totals[a] / shells / (totals[b] / volume)
+            sums[a, b] = sums.get((a, b), 0.0) + density
+            neighbours[a, b] = neighbours.get((a, b), 0.0) + histogram.cumsum() / totals[a]
+        count += 1
+    if count == 0:
+        raise DataError("there are no frames to average over", wanted="one at least", remedy="check the trajectory")
+    names = {pair: f"{symbol(pair[0])}-{symbol(pair[1])}" for pair in sums}
+    return RDF(
+        r=0.5 * (edges[1:] + edges[:-1]),
+        g={names[pair]: values / count for pair, values in sums.items()},
+        coordination={names[pair]: values / count for pair, values in neighbours.items()},
+        frames=count,
+    )
+
+
+def _pair_counts(atoms: ase.Atoms, species: list[int], edges: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
+    """Histogram of ordered pair distances for each pair of elements a <= b, (B,)."""
+    pairs, shifts = neighbor_list(atoms.get_positions(), np.asarray(atoms.cell), atoms.pbc, float(edges[-1]))
+    vectors = atoms.positions[pairs[1]] + shifts @ np.asarray(atoms.cell) - atoms.positions[pairs[0]]
+    lengths = np.linalg.norm(vectors, axis=1)
+    shell = np.minimum((lengths / edges[-1] * (len(edges) - 1)).astype(np.int64), len(edges) - 2)
+    centre, other = atoms.numbers[pairs[0]], atoms.numbers[pairs[1]]
+    return {
+        (a, b): np.bincount(shell[(centre == a) & (other == b)], minlength=len(edges) - 1).astype(np.float64)
+        for a, b in itertools.combinations_with_replacement(species, 2)
+    }
+
+
+def _check(atoms: ase.Atoms, first: ase.Atoms, frame: int) -> None:
+    if not np.array_equal(atoms.numbers, first.numbers):
+        raise DataError(
+            "the frames are not of the same atoms",
+            where=f"frame {frame}",
+            wanted=first.get_chemical_formula(),
+            got=atoms.get_chemical_formula(),
+            remedy="give the frames of one simulation",
+        )
+    if not np.all(atoms.pbc) or atoms.cell.volume <= 0.0:
+        raise GeometryError(
+            "g(r) needs an average density, and a system that is not periodic in three directions has none",
+            where=f"frame {frame}",
+            wanted="pbc = True, True, True and a cell",
+            got=f"pbc = {', '.join(str(bool(p)) for p in atoms.pbc)}",
+            remedy="set cell and pbc",
+        )
