@@ -1,0 +1,1 @@
+"""Tensor operators that architectures are built from; nothing here knows what an atom is."""

@@ -1,0 +1,296 @@
+"""The command line: ``adatom train | evaluate | verify | info | relax | md | eos | report``."""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Annotated, Any
+
+import ase.io
+import typer
+import yaml
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from adatom.errors import AdatomError, ConfigError
+
+app = typer.Typer(
+    help="Train, check and run machine-learned interatomic potentials.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+console = Console()
+
+ModelFile = Annotated[Path, typer.Argument(help="a model file, as adatom train leaves it: runs/NAME/model.adatom")]
+StructureFile = Annotated[Path, typer.Argument(help="anything ASE reads; the last frame is taken")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+
+
+def main() -> None:
+    """Entry point: errors of ours are printed in full and end with exit code 1."""
+    try:
+        app(standalone_mode=True)
+    except AdatomError as error:
+        Console(stderr=True).print(
+            f"[bold red]error[/] [dim]({type(error).__name__})[/] {escape(str(error))}", soft_wrap=True
+        )
+        raise SystemExit(1) from None
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file, see configs/")],
+    folder: Annotated[Path, typer.Option(help="where run folders are made")] = Path("runs"),
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint of this run")] = False,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="override one entry: --set limits.minutes=5 (repeatable)")
+    ] = None,
+) -> None:
+    """Train a potential."""
+    from adatom.config import read_yaml
+    from adatom.report import write_report
+    from adatom.train.config import TrainConfig
+    from adatom.train.run import train as run_training
+
+    values = read_yaml(config)
+    for entry in change or ():
+        _override(values, entry)
+    run = run_training(TrainConfig.parse(values, where=str(config)), folder, resume, console)
+    page = write_report(run)
+    console.print(f"model   {run / 'model.adatom'}\nreport  {page}")
+
+
+@app.command()
+def evaluate(
+    model: ModelFile,
+    files: Annotated[list[Path], typer.Argument(help="labelled structures")],
+    energy: Annotated[
+        str | None, typer.Option(help="name of the energy field, where it is not found by itself")
+    ] = None,
+    forces: Annotated[str | None, typer.Option(help="name of the forces field")] = None,
+    stress: Annotated[str | None, typer.Option(help="name of the stress field")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for predictions.npz and metrics.json")] = None,
+    device: Device = "cpu",
+    batch: Annotated[int, typer.Option(help="atoms in a batch")] = 256,
+) -> None:
+    """Errors of a potential on labelled structures."""
+    from adatom import model_file
+    from adatom.data.dataset import Budget, Dataset
+    from adatom.data.labels import Keys
+    from adatom.data.read import found_table, read
+    from adatom.train.evaluate import errors_table, predict
+
+    potential = model_file.load(model, device)
+    structures, found = read(files, Keys(energy=energy, forces=forces, stress=stress))
+    console.print(found_table(found))
+    predictions = predict(potential, Dataset(structures, potential.cutoff), Budget(atoms=batch), device)
+    errors = {key: None if math.isnan(value) else value for key, value in predictions.errors().items()}
+    console.print(errors_table({"test": errors}))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        predictions.save(out / "predictions.npz")
+        (out / "metrics.json").write_text(json.dumps({"test": errors}, indent=1))
+
+
+@app.command()
+def verify(
+    model: ModelFile,
+    structures: Annotated[
+        list[Path] | None, typer.Argument(help="your own systems, tested besides generated ones")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures here")] = None,
+    seed: int = 0,
+) -> None:
+    """Hold a potential to its claims: symmetries, derivatives, extensivity, smoothness, drift. Exit code 1 when one fails."""
+    from adatom import model_file
+    from adatom.testing import verify as run_checks
+
+    potential = model_file.load(model)
+    with console.status("verifying"):
+        result = run_checks(potential, [_structure(path) for path in structures or ()] or None, seed=seed)
+    if json_file is not None:
+        result.to_json(json_file)
+    console.print(result.table())
+    if not result.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def info(
+    model: ModelFile, as_json: Annotated[bool, typer.Option("--json", help="the whole card as JSON")] = False
+) -> None:
+    """What a model file says of itself."""
+    from adatom.model_file import info as read_card
+
+    card = read_card(model)
+    if as_json:
+        print(json.dumps(card, indent=1, ensure_ascii=False))
+        return
+    table = Table(title=str(model), show_header=False, box=None, title_justify="left")
+    for key, value in card.items():
+        text = yaml.safe_dump(value, allow_unicode=True, sort_keys=False).removesuffix("...\n").rstrip()
+        table.add_row(key, escape(text))
+    console.print(table)
+
+
+@app.command()
+def relax(
+    model: ModelFile,
+    structure: StructureFile,
+    out: Annotated[Path, typer.Option("--out", "-o", help="relaxed structure")] = Path("relaxed.xyz"),
+    cell: Annotated[bool, typer.Option("--cell", help="relax the cell as well")] = False,
+    fmax: Annotated[float, typer.Option(help="largest force left, eV/Å")] = 0.01,
+    steps: int = 500,
+    pressure: Annotated[float, typer.Option(help="GPa")] = 0.0,
+    optimizer: Annotated[str, typer.Option(help="lbfgs or fire")] = "lbfgs",
+    device: Device = "cpu",
+) -> None:
+    """Relax positions, and the cell with --cell. Exit code 1 when it does not converge."""
+    from adatom.sim.calculator import Calculator
+    from adatom.sim.relax import RelaxConfig, RelaxStep
+    from adatom.sim.relax import relax as run_relaxation
+
+    _refuse_existing(out)
+    settings = RelaxConfig.parse({"optimizer": optimizer}, where="relax")  # names the optimizers there are
+    line = "step {:d}   energy {:.6f} eV   largest force {:.4f} eV/Å   stress {:.3f} GPa"
+    with Live(console=console, refresh_per_second=8) as live:
+
+        def show(step: RelaxStep) -> None:
+            live.update(line.format(step.step, step.energy, step.fmax, step.smax_GPa))
+
+        result = run_relaxation(
+            _structure(structure), Calculator(model, device), fmax=fmax, steps=steps, cell=cell,
+            optimizer=settings.optimizer, pressure_GPa=pressure, progress=show,
+        )  # fmt: skip
+    ase.io.write(out, result.atoms)
+    console.print(f"{'converged' if result.converged else '[red]not converged[/]'} after {result.steps} steps   {out}")
+    result.require_converged()
+
+
+@app.command()
+def md(
+    model: ModelFile,
+    structure: StructureFile,
+    ensemble: Annotated[str, typer.Option(help="nve, nvt or npt")] = "nvt",
+    temperature: Annotated[float, typer.Option(help="K")] = 300.0,
+    pressure: Annotated[float, typer.Option(help="GPa, npt only")] = 0.0,
+    timestep: Annotated[float, typer.Option(help="fs")] = 1.0,
+    steps: Annotated[int, typer.Option(help="of the whole run, those before a restart included")] = 1000,
+    supercell: Annotated[tuple[int, int, int], typer.Option(help="repeat the cell along each axis")] = (1, 1, 1),
+    folder: Annotated[Path, typer.Option(help="receives log, trajectory and restart file")] = Path("md"),
+    name: Annotated[str | None, typer.Option(help="of the files; the ensemble by default")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="go on with an earlier run of this name")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier run of this name")] = False,
+    log_every: int = 10,
+    trajectory_every: int = 100,
+    seed: int = 0,
+    device: Device = "cpu",
+) -> None:
+    """Run molecular dynamics; stops with a reason when the run leaves physical ground."""
+    from adatom.sim.calculator import Calculator
+    from adatom.sim.md import MDConfig, run
+
+    config = MDConfig.parse(
+        {
+            "ensemble": ensemble, "temperature_K": temperature, "pressure_GPa": pressure, "timestep_fs": timestep,
+            "steps": steps, "log_every": log_every, "trajectory_every": trajectory_every, "seed": seed,
+        },
+        where="md",
+    )  # fmt: skip
+    atoms = _structure(structure).repeat(supercell)
+    with MDProgress(config.steps, console) as bar:
+        result = run(
+            atoms, Calculator(model, device), config, folder, name,
+            restart=restart, overwrite=overwrite, progress=bar.show,
+        )  # fmt: skip
+    console.print(f"{result.steps} steps, {result.us_per_atom_step:.1f} µs per atom and step")
+    if result.files is not None:
+        console.print(f"log         {result.files.log}\ntrajectory  {result.files.trajectory}")
+
+
+@app.command()
+def eos(
+    model: ModelFile,
+    structure: StructureFile,
+    span: Annotated[float, typer.Option(help="volumes from (1 - span) to (1 + span) of the relaxed one")] = 0.1,
+    points: int = 11,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write curve and fit here")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Energy-volume curve: equilibrium volume, bulk modulus and its pressure derivative."""
+    from adatom.properties.eos import energy_volume
+    from adatom.sim.calculator import Calculator
+
+    curve = energy_volume(_structure(structure), Calculator(model, device), span=span, points=points)
+    table = Table(title="Birch-Murnaghan fit", show_header=False)
+    for key, value in curve.fit.to_record().items():
+        if value is not None:
+            table.add_row(key, f"{value:.5g}")
+    console.print(table)
+    if json_file is not None:
+        json_file.write_text(json.dumps(curve.to_record(), indent=1))
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="a run folder")]) -> None:
+    """Write report.html into a run folder."""
+    from adatom.report import write_report
+
+    console.print(str(write_report(run)))
+
+
+class MDProgress(AbstractContextManager["MDProgress"]):
+    """Progress bar of a molecular dynamics run."""
+
+    def __init__(self, steps: int, target: Console, title: str = "MD") -> None:
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[thermo]}"), console=target,
+        )  # fmt: skip
+        self.task = self.bar.add_task(title, total=steps, thermo="")
+
+    def __enter__(self) -> MDProgress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def show(self, step: int, thermo: Any) -> None:
+        """Called by the run whenever a line is logged."""
+        text = f"{thermo.temperature_K:.0f} K   {thermo.potential_eV:.3f} eV"
+        self.bar.update(self.task, completed=step, thermo=text)
+
+
+def _structure(path: Path) -> ase.Atoms:
+    """Last structure of a file, checked."""
+    from adatom.data.read import read
+
+    return read(path)[0][-1].atoms
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise ConfigError(
+            "this file exists, and nothing is overwritten", where=str(path), remedy="give another name with --out"
+        )
+
+
+def _override(values: dict[str, Any], entry: str) -> None:
+    """Set one entry of nested plain values from ``a.b.c=value``, the value read as YAML."""
+    path, equals, text = entry.partition("=")
+    if not equals:
+        raise ConfigError("--set takes key=value", got=entry, remedy="write for example --set limits.minutes=5")
+    *parents, last = path.split(".")
+    for name in parents:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"'{name}' holds a value, not further entries", got=entry, remedy="correct the path")
+    values[last] = yaml.safe_load(text)

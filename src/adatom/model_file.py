@@ -1,0 +1,175 @@
+"""One file that holds a whole potential: safetensors, with a JSON card in its header. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as pack_tensors
+from torch import Tensor
+
+from adatom.elements import number, symbol
+from adatom.errors import ConfigError, ModelFileError
+from adatom.models import MODELS
+from adatom.potential import Derivatives, Potential
+from adatom.priors import PRIORS
+
+FORMAT = 1
+_PICKLE_STARTS = (b"\x80", b"PK\x03\x04")  # a pickle stream; the zip archive that torch.save writes
+
+
+def save(potential: Potential, path: str | Path) -> Path:
+    """Write a potential to ``path``: all or nothing, also when the disk is full or the process dies meanwhile."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in potential.network.state_dict().items()}
+    card = describe(potential) | {"tensors_sha256": _digest(tensors)}
+    text = json.dumps(card, sort_keys=True)
+    header = {"adatom": text, "adatom_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    return write_atomically(path, pack_tensors(tensors, header))
+
+
+def load(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Potential:
+    """Read a potential; ModelFileError when the file is missing, truncated, altered, a pickle, or from a later format."""
+    path = Path(path)
+    data = _read_bytes(path)
+    card = _card_of(data, path)
+    try:
+        tensors = load_tensors(data)
+    except SafetensorError as error:
+        raise _damaged(path, str(error)) from error
+    if _digest(tensors) != card.pop("tensors_sha256"):
+        raise _damaged(path, "the weights do not match their checksum")
+    potential = build(card)
+    try:
+        potential.network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise _damaged(path, str(error)) from error
+    potential.network.to(dtype or getattr(torch, card["dtype"]))
+    return potential.to(device).eval()
+
+
+def info(path: str | Path) -> dict[str, Any]:
+    """The card alone, checked, without building the network."""
+    card = _card_of(_read_bytes(Path(path)), Path(path))
+    del card["tensors_sha256"]
+    return card
+
+
+def describe(potential: Potential) -> dict[str, Any]:
+    """Everything but the weights, as plain JSON values: what rebuilds the potential, and what its reader should know."""
+    network = potential.network
+    return potential.card | {
+        "format": FORMAT,
+        "architecture": next(name for name, cls in MODELS.items() if type(network) is cls),
+        "config": network.config.model_dump(mode="json"),
+        "claims": network.claims._asdict(),
+        "cutoff_A": network.cutoff,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "dtype": str(potential.dtype).removeprefix("torch."),
+        "elements": [symbol(z) for z in potential.elements],
+        "units": {"energy": "eV", "length": "Å", "forces": "eV/Å", "stress": "eV/Å^3, tension positive"},
+        "references": {symbol(z): float(potential.references[z]) for z in potential.elements},
+        "scale_eV": float(potential.scale),
+        "priors": [prior.config.model_dump(mode="json") for prior in potential.priors],  # type: ignore[union-attr, operator]
+        "derivatives": potential.derivatives,
+    }
+
+
+def build(card: dict[str, Any]) -> Potential:
+    """A potential from its card, with weights as they are initialised."""
+    try:
+        architecture = MODELS[card["architecture"]]
+        network = architecture(architecture.Config.parse(card["config"]))
+        priors = tuple(PRIORS[p["name"]](p) for p in card["priors"])
+        references = {number(name): energy for name, energy in card["references"].items()}
+        derivatives = TypeAdapter(Derivatives).validate_python(card["derivatives"])
+        return Potential(network, references, card["scale_eV"], priors, derivatives, card)
+    except (KeyError, ConfigError) as error:
+        raise ModelFileError(
+            "the card describes a potential that this version of adatom cannot build",
+            wanted=f"one of the architectures {', '.join(MODELS)} with a valid configuration",
+            got=str(error),
+            remedy="update adatom",
+        ) from error
+
+
+def write_atomically(path: str | Path, data: bytes) -> Path:
+    """Write beside the target and move into place: a reader sees the old file or the new one, never a part of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+            if start.startswith(_PICKLE_STARTS):
+                raise ModelFileError(
+                    "this is a pickle (or a torch.save archive): loading one can run any code, so it was not opened",
+                    where=str(path),
+                    wanted="a model file written by adatom",
+                    remedy="save the potential with adatom, or ask its author for an adatom file",
+                )
+            return start + file.read()
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ModelFileError("no such model file", where=str(path), remedy="check the path") from error
+
+
+def _card_of(data: bytes, path: Path) -> dict[str, Any]:
+    """The card in the header of a safetensors file, its checksum verified."""
+    length = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else 0
+    if not 0 < length <= len(data) - 8:
+        raise _damaged(path, "the header is cut off or is no safetensors header")
+    try:
+        header = json.loads(data[8 : 8 + length])["__metadata__"]
+        text, digest = header["adatom"], header["adatom_sha256"]
+        if hashlib.sha256(text.encode()).hexdigest() != digest:
+            raise _damaged(path, "the card does not match its checksum")
+        card: dict[str, Any] = json.loads(text)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, "the header holds no adatom card") from error
+    if card["format"] > FORMAT:
+        raise ModelFileError(
+            "the file was written by a later adatom",
+            where=str(path),
+            wanted=f"format {FORMAT} or earlier",
+            got=f"format {card['format']}",
+            remedy="update adatom",
+        )
+    return card
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}\n".encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _damaged(path: Path, detail: str) -> ModelFileError:
+    return ModelFileError(
+        "the model file is truncated, altered, or no adatom model",
+        where=str(path),
+        wanted="a whole file as adatom wrote it",
+        got=detail,
+        remedy="copy the file again, or train again from the run folder's last checkpoint",
+    )

@@ -1,0 +1,353 @@
+"""MLANet: message passing by dual-path equivariant graph attention.
+
+Bi, Zhao, Sun, Hu, Lu, Cheng, arXiv:2603.22810 (2026). The published text leaves choices open; equation numbers below are the paper's.
+
+An atom carries features of several degrees, x (L2, C). It looks at its neighbours through two paths: what a neighbour is (value path)
+and how the pair stands in space (query path), mixed by a gate and weighted by attention:
+
+    m_i = sum_j a_ij [ g_ij W_V x_j + (1 - g_ij) Q_ij ],   Q_ij = W_Q x_i + E_ij,   E_ij = edge features of r_ij        (4)-(9)
+
+Two forms:
+
+``paper``    as published: softmax over neighbours, pooled energy [sum, mean, max], direct force and stress heads. Its energy is not
+             extensive, jumps at the cutoff, and its forces are not derivatives of it.
+``default``  the same attention made sound: weights fade at the cutoff and share with a null token, the harmonics of E_ij carry radial
+             functions, features couple once per atom after the sum, the energy is a sum over atoms that is exactly zero for a lone
+             one, and forces and stress are its derivatives.
+
+Shapes: N atoms, E edges, M neighbours (padded), C channels, L2 = (l_max + 1)^2 harmonics, H heads, D channels of a head, B radial functions.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from adatom.config import Config
+from adatom.elements import MAX_Z
+from adatom.graph import Graph, edge_vectors, sum_by_owner
+from adatom.models.base import Claims, Model, NetworkOutput
+from adatom.nn.equivariant import Coupling, DegreeLinear, Gate
+from adatom.nn.radial import bessel, envelope
+from adatom.nn.slots import Slots, gather_neighbours, index_slots, pad_edges
+from adatom.nn.spherical import SphericalHarmonics, coupling
+
+SIZES: dict[str, dict[str, int]] = {
+    "S": {"l_max": 2, "channels": 32, "layers": 2, "heads": 4, "radial": 8, "readout": 32},
+    "M": {"l_max": 2, "channels": 64, "layers": 2, "heads": 8, "radial": 8, "readout": 64},
+    "L": {"l_max": 3, "channels": 128, "layers": 3, "heads": 8, "radial": 10, "readout": 128},
+}
+
+
+class MLANetConfig(Config):
+    """``size`` sets the numbers that are not given; ``mean_neighbours`` is measured on the training data when not given."""
+
+    architecture: Literal["mlanet"] = "mlanet"
+    form: Literal["default", "paper"] = "default"
+    size: Literal["S", "M", "L"] = "S"
+    cutoff: PositiveFloat = Field(5.0, description="Å")
+    l_max: int = Field(ge=1, le=3)
+    channels: PositiveInt
+    layers: PositiveInt
+    heads: PositiveInt
+    radial: PositiveInt
+    readout: PositiveInt
+    mean_neighbours: PositiveFloat | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        size = SIZES.get(values.get("size", "S"), SIZES["S"]) if isinstance(values, dict) else {}
+        return {**size, **values} if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _heads_share_channels(self) -> MLANetConfig:
+        if self.channels % self.heads:
+            raise ValueError(f"channels ({self.channels}) must be a multiple of heads ({self.heads})")
+        return self
+
+    @property
+    def derivatives(self) -> Literal["gradient", "direct"]:
+        """How forces and stress are made."""
+        return "direct" if self.form == "paper" else "gradient"
+
+
+class MLANet(Model):
+    """Invariant energies of atoms (and direct forces and stress in the ``paper`` form) from a graph."""
+
+    Config: ClassVar[type[Config]] = MLANetConfig
+    config: MLANetConfig
+
+    def __init__(self, config: MLANetConfig) -> None:
+        super().__init__()
+        self.config, self.cutoff = config, config.cutoff
+        self.harmonics = SphericalHarmonics(config.l_max)
+        self.embedding = nn.Embedding(MAX_Z + 1, config.channels)
+        if config.form == "paper":
+            self.claims = Claims("O(3)", "local", extensive=False, conservative=False, smooth=False)
+            self.body: DefaultBody | PaperBody = PaperBody(config)
+        else:
+            self.claims = Claims("O(3)", "local", extensive=True, conservative=True, smooth=True)
+            self.body = DefaultBody(config)
+
+    def forward(self, graph: Graph) -> NetworkOutput:
+        """Contribution of each atom."""
+        vectors = edge_vectors(graph).to(self.embedding.weight.dtype)  # (E, 3)
+        r = (vectors * vectors).sum(1).sqrt()  # (E,)
+        y = self.harmonics(vectors / r.unsqueeze(1))  # (E, L2)
+        species = self.embedding(graph.numbers)  # (N, C)
+        output: NetworkOutput = self.body(graph, species, r, y)
+        return output
+
+
+# --- default form -----------------------------------------------------------------------------------------------------
+
+
+class Neighbours(NamedTuple):
+    """Geometry of one batch as every layer of the default form sees it; zero in empty slots."""
+
+    slots: Slots
+    fade: Tensor  # (N, M)  envelope
+    radial: Tensor  # (N, M, B)  enveloped Bessel functions
+    harmonics: Tensor  # (N, M, L2)
+
+
+class DefaultBody(nn.Module):
+    """Layers and readout of the sound form."""
+
+    def __init__(self, config: MLANetConfig) -> None:
+        super().__init__()
+        self.cutoff, self.radial = config.cutoff, config.radial
+        last = config.layers - 1
+        self.layers = nn.ModuleList(DefaultLayer(config, first=t == 0, last=t == last) for t in range(config.layers))
+        self.readouts = nn.ModuleList(Readout(config.channels, config.readout) for _ in range(config.layers))
+
+    def forward(self, graph: Graph, species: Tensor, r: Tensor, y: Tensor) -> NetworkOutput:
+        """Sum of what each layer's scalars say, relative to the atom without neighbours: a lone atom gives exactly zero."""
+        fade = envelope(r, self.cutoff)
+        edge = torch.cat([fade.unsqueeze(1), bessel(r, self.cutoff, self.radial) * fade.unsqueeze(1), y], dim=1)
+        slots = index_slots(graph.edges, graph.slots, graph.reverse, r.dtype)
+        padded = pad_edges(edge, slots)  # (N, M, 1 + B + L2)
+        neighbours = Neighbours(
+            slots, padded[..., 0], padded[..., 1 : 1 + self.radial], padded[..., 1 + self.radial :].contiguous()
+        )
+        x = species.unsqueeze(1)  # (N, 1, C): an atom starts as a scalar, its element
+        energy = torch.zeros_like(species[:, 0])
+        for layer, readout in zip(self.layers, self.readouts, strict=True):
+            x = layer(x, neighbours)
+            energy = energy + readout(x[:, 0]) - readout(species)
+        return NetworkOutput(energy, x[:, 0])
+
+
+class Readout(nn.Module):
+    """Energy from scalars: (N, C) -> (N,)."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.hidden, self.out = nn.Linear(channels, width), nn.Linear(width, 1, bias=False)
+
+    def forward(self, scalars: Tensor) -> Tensor:
+        """One hidden layer."""
+        energy: Tensor = self.out(silu(self.hidden(scalars)))
+        return energy.flatten()
+
+
+class DefaultLayer(nn.Module):
+    """Attention over neighbours, couplings on the atom, gated update.
+
+        s_ij = x_i^T A x_j / sqrt(dim) + b(r)^T (u_i + u_j + u)                 attention logit, per head
+        a_ij = 2 sqrt(n) f(r) e^s_ij / (n e^c + sum_k f(r) e^s_ik)              fades at the cutoff; n e^c is the null token
+        g_ij = sigmoid(b(r)^T v_j)                                              which path
+        m    = sum_j a g W_V x_j + sum_j a (1 - g) (W_Q x_i + R_l(r_ij) Y_l(r_ij))
+        x   <- x + W Gate( W_o [ m || m (x) W m || (m (x) W m) (x) m ] )
+
+    A = W_Q^T W_K is the query-key product of (5), (6); n is the mean number of neighbours, and with 2 sqrt(n) a message has unit
+    variance. Without neighbours m = 0 and x stays as it is. Keys, values and the neighbours' own logits come with one gather of x, and
+    all work per edge is a small matrix product. The first layer receives scalars only, the last one returns scalars only.
+    """
+
+    def __init__(self, config: MLANetConfig, first: bool, last: bool) -> None:
+        super().__init__()
+        C, H, B = config.channels, config.heads, config.radial
+        l_in, l_out = (0 if first else config.l_max), (0 if last else config.l_max)
+        self.heads, self.l_max, self.l_out, self.radial = H, config.l_max, l_out, B
+        self.mean_neighbours = config.mean_neighbours or 30.0
+        self.score = DegreeLinear(l_in, C, H * C, gain=1 / math.sqrt(C * (l_in + 1) ** 2))
+        self.own = nn.Linear(C, H * B, bias=False)  # u_i
+        self.other = nn.Linear(C, 2 * H * B, bias=False)  # u_j and v_j
+        self.free = nn.Linear(B, H, bias=False)  # u
+        self.null = nn.Parameter(torch.zeros(H))  # c
+        self.query = DegreeLinear(l_in, C, C)
+        self.value = DegreeLinear(l_in, H * C, C)
+        self.radials = nn.Linear(B, (config.l_max + 1) * C, bias=False)  # R_l
+        nn.init.normal_(self.radials.weight)
+        self.edge = DegreeLinear(config.l_max, C, C)
+        self.mix = DegreeLinear(config.l_max, C, C)
+        self.second = Coupling(config.l_max, config.l_max, C)
+        self.third = Coupling(config.l_max, l_out, C)
+        self.out = DegreeLinear(l_out, 3 * C, C)
+        self.gate = Gate(l_out, C)
+        self.update = DegreeLinear(l_out, C, C, gain=0.5)
+
+    def forward(self, x: Tensor, neighbours: Neighbours) -> Tensor:
+        """New features (N, (l_out+1)^2, C) from x (N, (l_in+1)^2, C)."""
+        m = self._message(x, neighbours)
+        pair = self.second(m, self.mix(m))
+        out = (self.l_out + 1) ** 2
+        change = self.gate(self.out(torch.cat([m[:, :out], pair[:, :out], self.third(pair, m)], dim=2)))
+        return _add(self.update(change), x[:, :out])
+
+    def _message(self, x: Tensor, neighbours: Neighbours) -> Tensor:
+        """Both paths summed over neighbours, (N, L2, C)."""
+        (N, L, C), H, B = x.shape, self.heads, self.radial
+        packed = torch.cat([x.flatten(1), self.other(x[:, 0])], dim=1)
+        gathered = gather_neighbours(packed, neighbours.slots)  # (N, M, L C + 2 H B)
+        x_j, u_j = gathered[..., : L * C], gathered[..., L * C :].unflatten(2, (2 * H, B))
+        said = (u_j * neighbours.radial.unsqueeze(2)).sum(-1).transpose(1, 2)  # (N, 2 H, M)
+        score = self.score(x).view(N, L, H, C).transpose(1, 2).reshape(N, H, L * C)
+        logits = (
+            torch.bmm(score, x_j.transpose(1, 2))
+            + torch.bmm(self.own(x[:, 0]).view(N, H, B) + self.free.weight, neighbours.radial.transpose(1, 2))
+            + said[:, :H]
+        )
+        weights = neighbours.fade.unsqueeze(1) * torch.exp(logits)  # (N, H, M)
+        null = self.mean_neighbours * torch.exp(self.null).view(1, H, 1)
+        weights = weights * (2 * math.sqrt(self.mean_neighbours) / (null + weights.sum(-1, keepdim=True)))
+        valued = weights * torch.sigmoid(said[:, H:])
+        asked = weights - valued
+        values = torch.bmm(valued, x_j).view(N, H, L, C).transpose(1, 2).reshape(N, L, H * C)
+        queries = self.query(x).view(N, L, H, C // H) * asked.sum(-1).view(N, 1, H, 1)
+        return _add(self.edge(self._directions(asked, neighbours)), self.value(values) + queries.view(N, L, C))
+
+    def _directions(self, weights: Tensor, neighbours: Neighbours) -> Tensor:
+        """sum_j w_ij R_l(r_ij) Y_l(r_ij): head weights (N, H, M) to features (N, L2, C)."""
+        N, H, M = weights.shape
+        radials = self.radials(neighbours.radial).unflatten(2, (self.l_max + 1, H, -1))  # (N, M, l, H, C/H)
+        weighted = (radials * weights.transpose(1, 2).view(N, M, 1, H, 1)).flatten(3)  # (N, M, l, C)
+        parts = [
+            torch.bmm(neighbours.harmonics[..., l**2 : (l + 1) ** 2].transpose(1, 2), weighted[:, :, l])
+            for l in range(self.l_max + 1)  # noqa: E741
+        ]
+        return torch.cat(parts, dim=1)
+
+
+def _add(x: Tensor, y: Tensor) -> Tensor:
+    """Sum of features of different highest degree; the missing degrees are zero."""
+    if x.shape[1] == y.shape[1]:
+        return x + y
+    small, large = sorted((x, y), key=lambda t: t.shape[1])
+    shared = small.shape[1]
+    return torch.cat([large[:, :shared] + small, large[:, shared:]], dim=1)
+
+
+# --- paper form -------------------------------------------------------------------------------------------------------
+
+
+class PaperBody(nn.Module):
+    """Equations (1)-(16) as published: pooled energy, direct forces and stress."""
+
+    def __init__(self, config: MLANetConfig) -> None:
+        super().__init__()
+        C, width = config.channels, config.readout
+        self.cutoff, self.radial = config.cutoff, config.radial
+        self.l_max = config.l_max
+        self.lift = nn.Linear(C, C)
+        self.layers = nn.ModuleList(PaperLayer(config) for _ in range(config.layers))
+        self.energy = nn.Sequential(nn.Linear(3 * C, width), nn.SiLU(), nn.Linear(width, 1))
+        self.forces = nn.Linear(C, 1, bias=False)
+        self.pressure = nn.Linear(2 * C, 1)
+        self.shear = nn.Linear(2 * C, 1, bias=False)
+        # Y_2 components to a symmetric traceless matrix; harmonics are ordered (y, z, x), Cartesian axes (x, y, z)
+        matrix = torch.from_numpy(coupling(1, 1, 2))[[2, 0, 1]][:, [2, 0, 1]]
+        self.register_buffer("traceless", matrix.to(torch.get_default_dtype()), persistent=False)
+
+    traceless: Tensor  # (3, 3, 5)
+
+    def forward(self, graph: Graph, species: Tensor, r: Tensor, y: Tensor) -> NetworkOutput:
+        """Pooled energy and direct heads."""
+        x = torch.zeros(species.shape[0], (self.l_max + 1) ** 2, species.shape[1], dtype=species.dtype, device=r.device)
+        x = torch.cat([self.lift(species).unsqueeze(1), x[:, 1:]], dim=1)  # (1)
+        e = bessel(r, self.cutoff, self.radial)  # (2), reading A
+        for layer in self.layers:
+            x = layer(x, e, y, graph.edges[0], graph.edges[1])
+        structures = graph.cell.shape[0]
+        total = sum_by_owner(x, graph.owner, structures)  # (S, L2, C)
+        mean = total / torch.bincount(graph.owner, minlength=structures).view(-1, 1, 1)
+        largest = _segment_max(
+            x[:, 0], graph.owner, structures
+        )  # scalars only: a maximum of components is not equivariant
+        energy = self.energy(torch.cat([total[:, 0], mean[:, 0], largest], dim=1)).flatten()  # (13), (14)
+        forces = self.forces(x[:, 1:4]).squeeze(-1)[:, [2, 0, 1]]  # (15), (y, z, x) to (x, y, z)
+        pooled = torch.cat([total, mean], dim=2)
+        stress = self.pressure(pooled[:, 0]).unsqueeze(2) * torch.eye(3, dtype=x.dtype, device=x.device)
+        if self.l_max >= 2:
+            stress = stress + (self.traceless.to(x.dtype) * self.shear(pooled[:, 4:9]).view(-1, 1, 1, 5)).sum(
+                -1
+            )  # (16)
+        return NetworkOutput(torch.zeros_like(r[:0].sum() + x[:, 0, 0]), x[:, 0], energy, forces, stress)
+
+
+class PaperLayer(nn.Module):
+    """Equations (4)-(12), written as they stand; every head has the full width (D = C)."""
+
+    def __init__(self, config: MLANetConfig) -> None:
+        super().__init__()
+        C, H, l_max = config.channels, config.heads, config.l_max
+        self.heads = H
+        self.edge_radial = nn.Linear(config.radial, H * C, bias=False)  # W_e, reaches scalars only
+        self.edge_harmonics = nn.Parameter(torch.randn(l_max + 1, H * C))  # W_Y
+        self.query, self.key, self.value, self.gated = (DegreeLinear(l_max, C, H * C) for _ in range(4))
+        self.attend = nn.Parameter(torch.randn(l_max + 1, H, C))  # tensor product to a scalar, channel by channel
+        self.choose = nn.Parameter(torch.randn(l_max + 1, H, C))
+        self.temperature = nn.Parameter(torch.tensor(math.sqrt(C * (l_max + 1) ** 2)))
+        self.merge = DegreeLinear(l_max, H * C, C)
+        self.gate = Gate(l_max, C)
+        self.register_buffer("degree", self.query.degree.clone(), persistent=False)
+
+    degree: Tensor  # (L2,)
+
+    def forward(self, x: Tensor, e: Tensor, y: Tensor, centre: Tensor, neighbour: Tensor) -> Tensor:
+        """New features from x (N, L2, C), radial functions e (E, B) and harmonics y (E, L2)."""
+        (N, L, C), H = x.shape, self.heads
+
+        def heads(features: Tensor) -> Tensor:
+            return features.unflatten(2, (H, C))  # (..., L2, H, C)
+
+        harmonics = self.edge_harmonics.index_select(0, self.degree) * y.unsqueeze(2)  # (E, L2, H C)
+        radial = torch.cat([self.edge_radial(e).unsqueeze(1), torch.zeros_like(harmonics[:, 1:])], dim=1)
+        edge = heads(radial + harmonics)  # (4)
+        query = heads(self.query(x)).index_select(0, centre) + edge  # (5)
+        key = heads(self.key(x)).index_select(0, neighbour) + edge
+        attention = _segment_softmax(self._scalar(self.attend, query, key) / self.temperature, centre, N)  # (6), (E, H)
+        gated = heads(self.gated(x)).index_select(0, neighbour)
+        g = torch.sigmoid(self._scalar(self.choose, gated, edge) / math.sqrt(C)).view(-1, 1, H, 1)  # (7), reading a
+        message = g * heads(self.value(x)).index_select(0, neighbour) + (1 - g) * query  # (8)
+        message = message * attention.view(-1, 1, H, 1)
+        summed = torch.zeros(N, L, H, C, dtype=x.dtype, device=x.device).index_add(0, centre, message)  # (9)
+        return x + self.gate(self.merge(summed.flatten(2)))  # (10)-(12)
+
+    def _scalar(self, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """Weighted tensor product to one scalar per head: sum_l sum_u w_lu <a_lu, b_lu> / sqrt(2l+1)."""
+        scaled = weight / torch.sqrt(2 * torch.arange(weight.shape[0], device=a.device, dtype=a.dtype) + 1).view(
+            -1, 1, 1
+        )
+        return (scaled.index_select(0, self.degree) * a * b).sum((1, 3))
+
+
+def _segment_softmax(logits: Tensor, segment: Tensor, count: int) -> Tensor:
+    """Softmax of (E, H) within the edges of each centre."""
+    largest = _segment_max(logits.detach(), segment, count)
+    weights = torch.exp(logits - largest.index_select(0, segment))
+    total = torch.zeros_like(largest).index_add(0, segment, weights)
+    return weights / total.index_select(0, segment)
+
+
+def _segment_max(values: Tensor, segment: Tensor, count: int) -> Tensor:
+    """Largest value of each segment, (E, F) -> (count, F); zero for empty ones."""
+    index = segment.unsqueeze(1).expand_as(values)
+    return values.new_zeros(count, values.shape[1]).scatter_reduce(0, index, values, "amax", include_self=False)

@@ -1,0 +1,84 @@
+"""Operators on features of several degrees, laid out (N, L2, C): atoms, harmonics, channels.
+
+All of them commute with rotations and inversion: channels mix within a degree, degrees mix through couplings, and only scalars
+(the first harmonic) pass through nonlinearities.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from adatom.nn.spherical import coupling, coupling_paths, degrees
+
+
+class DegreeLinear(nn.Module):
+    """y_lm = x_lm W_l without bias: (N, L2, C_in) -> (N, L2, C_out); weights of unit variance over C_in."""
+
+    def __init__(self, l_max: int, channels_in: int, channels_out: int, gain: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(l_max + 1, channels_in, channels_out) * (gain / math.sqrt(channels_in)))
+        self.register_buffer("degree", torch.tensor(degrees(l_max)), persistent=False)
+
+    degree: Tensor  # (L2,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix channels."""
+        weight = self.weight.index_select(0, self.degree)  # (L2, C_in, C_out)
+        return torch.bmm(x.transpose(0, 1), weight).transpose(0, 1)
+
+
+class Coupling(nn.Module):
+    """z_l3 = sum over paths w_path,c (x_l1,c (x) y_l2,c)_l3, channel by channel: (N, L2, C), (N, L2, C) -> (N, (l_out+1)^2, C).
+
+    The couplings of all paths are first summed with their weights into one (L2 L2, out) matrix per channel: one batched product does
+    the whole tensor product, once per atom.
+    """
+
+    def __init__(self, l_max: int, l_out: int, channels: int) -> None:
+        super().__init__()
+        paths = coupling_paths(l_max, l_out)
+        size, out = (l_max + 1) ** 2, (l_out + 1) ** 2
+        count = [sum(l3 == degree for _, _, l3 in paths) for degree in range(l_out + 1)]
+        tensor = torch.zeros(len(paths), size, size, out)
+        for row, (l1, l2, l3) in zip(tensor, paths, strict=True):
+            block = torch.from_numpy(coupling(l1, l2, l3)) / math.sqrt(count[l3])
+            row[l1**2 : (l1 + 1) ** 2, l2**2 : (l2 + 1) ** 2, l3**2 : (l3 + 1) ** 2] = block
+        self.shape = (channels, size * size, out)
+        self.weight = nn.Parameter(torch.randn(channels, len(paths)))
+        self.register_buffer("tensor", tensor.flatten(1), persistent=False)
+
+    tensor: Tensor  # (paths, L2 * L2 * out)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Couple two sets of features."""
+        product = x.permute(2, 0, 1).unsqueeze(3) * y.permute(2, 0, 1).unsqueeze(2)  # (C, N, L2, L2)
+        matrix = (self.weight @ self.tensor).view(self.shape)
+        return torch.bmm(product.flatten(2), matrix).permute(1, 2, 0)
+
+
+class Gate(nn.Module):
+    """SiLU on scalars, a sigmoid of the scalars times every higher degree: (N, L2, C) -> (N, L2, C); zero stays zero."""
+
+    def __init__(self, l_max: int, channels: int) -> None:
+        super().__init__()
+        self.l_max, self.channels = l_max, channels
+        self.gate = nn.Linear(channels, l_max * channels) if l_max else None
+        self.register_buffer("degree", torch.tensor(degrees(l_max)[1:], dtype=torch.int64) - 1, persistent=False)
+
+    degree: Tensor  # (L2 - 1,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gate the features."""
+        scalars = x[:, 0]
+        activated = (SILU_GAIN * silu(scalars)).unsqueeze(1)
+        if self.gate is None:
+            return activated
+        gates = torch.sigmoid(self.gate(scalars)).view(-1, self.l_max, self.channels).index_select(1, self.degree)
+        return torch.cat([activated, x[:, 1:] * gates], dim=1)
+
+
+SILU_GAIN = 1.679  # 1 / rms of SiLU of a unit normal

@@ -1,0 +1,85 @@
+"""Checkpoints: everything a run needs to go on, in one safetensors file, replaced as a whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as pack_tensors
+from torch import Tensor, nn
+
+from adatom.errors import CheckpointError
+from adatom.model_file import write_atomically
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+class Checkpoint(NamedTuple):
+    """Tensors by name, and plain JSON values."""
+
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def gather(
+    network: nn.Module, averages: dict[str, list[Tensor]], optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> Checkpoint:
+    """Collect weights, running averages and optimiser moments."""
+    tensors = {f"network.{name}": t for name, t in network.state_dict().items()}
+    for name, values in averages.items():
+        tensors |= {f"{name}.{index}": t for index, t in enumerate(values)}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in moments.items()}
+    return Checkpoint({name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}, state)
+
+
+def scatter(
+    checkpoint: Checkpoint,
+    network: nn.Module,
+    averages: dict[str, list[Tensor]],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Put a checkpoint back where ``gather`` took it from."""
+    t = checkpoint.tensors
+    network.load_state_dict({k.removeprefix("network."): v for k, v in t.items() if k.startswith("network.")})
+    for name, values in averages.items():
+        for index, value in enumerate(values):
+            value.copy_(t[f"{name}.{index}"])
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in t.items():
+        if key.startswith("optimizer."):
+            _, index, moment = key.split(".")
+            moments.setdefault(int(index), {})[moment] = value
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def write(checkpoint: Checkpoint, path: Path) -> None:
+    """Write atomically; CheckpointError when the disk is full or not writable, the previous checkpoint still in place."""
+    try:
+        write_atomically(path, pack_tensors(checkpoint.tensors, {"state": json.dumps(checkpoint.state)}))
+    except OSError as error:
+        kept = f"{path} from before is whole" if path.exists() else "nothing was written"
+        raise CheckpointError(
+            "the checkpoint could not be written",
+            where=str(path),
+            got=f"{error.strerror or error}; {kept}",
+            remedy="free disk space or choose another folder, then continue with --resume",
+        ) from error
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint; CheckpointError when there is none or it is damaged."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+            return Checkpoint(tensors, json.loads(file.metadata()["state"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            "there is no usable checkpoint here",
+            where=str(path),
+            got=str(error),
+            remedy="start the run without --resume, in a folder of its own",
+        ) from error

@@ -1,0 +1,64 @@
+"""Everything that decides a training run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from adatom.config import Config
+from adatom.data.dataset import Budget
+from adatom.data.read import Keys, Units
+from adatom.data.split import Split
+from adatom.models import ModelConfig
+from adatom.priors.zbl import ZBLConfig
+from adatom.train.loss import LossConfig
+from adatom.train.optimize import OptimizerConfig
+
+
+class DataConfig(Config):
+    """Where structures come from. Sets that are not given as files are split off the training files."""
+
+    train: tuple[str, ...] = Field(min_length=1)
+    valid: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    split: Split = Split()
+    keys: Keys = Keys()
+    units: Units = Units()
+    references: dict[str, float] = Field({}, description="energy per element in eV; what is missing is fitted")
+
+
+class Limits(Config):
+    """When training ends: whichever comes first. The learning rate falls along the one that is nearest to its end."""
+
+    epochs: PositiveInt | None = None
+    steps: PositiveInt | None = None
+    minutes: PositiveFloat | None = None
+    clock: Literal["wall", "cpu"] = "wall"
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Limits:
+        if self.epochs is None and self.steps is None and self.minutes is None:
+            raise ValueError("give at least one of epochs, steps and minutes")
+        return self
+
+
+class TrainConfig(Config):
+    """One training run; ``adatom train`` reads it from YAML."""
+
+    name: str = "run"
+    data: DataConfig
+    model: ModelConfig
+    priors: tuple[ZBLConfig, ...] = (ZBLConfig(),)
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    batch: Budget = Budget(atoms=64)
+    limits: Limits = Limits(epochs=200)
+    validate_every: PositiveInt = Field(1, description="epochs between validations")
+    patience: PositiveInt | None = Field(None, description="validations without improvement before training stops")
+    checkpoint_minutes: PositiveFloat = 2.0
+    seed: int = 0
+    precision: Literal["float32", "float64"] = "float32"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: PositiveInt = 1
+    threads: PositiveInt | None = Field(None, description="CPU threads of each process; None leaves torch's choice")

@@ -1,0 +1,256 @@
+"""The one training loop: CPU, one GPU or many, every architecture."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from adatom.data.dataset import Dataset, batches
+from adatom.errors import TrainingError
+from adatom.graph import Graph, Results
+from adatom.potential import Potential
+from adatom.train import checkpoint
+from adatom.train.config import Limits, TrainConfig
+from adatom.train.evaluate import predict
+from adatom.train.loss import loss
+from adatom.train.optimize import RunningAverage, Schedule, make_optimizer
+from adatom.train.progress import Progress
+
+LOG = "log.jsonl"
+SHOW_SECONDS = 0.5  # least time between two step records
+
+
+@dataclass
+class State:
+    """Where a run stands; all of it goes into a checkpoint."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0  # next batch of this epoch
+    seconds: float = 0.0  # of training, by the clock of the limits
+    best_loss: float = math.inf
+    best_step: int = 0
+    stale: int = 0  # validations since the best
+    schedule: dict[str, float] = field(default_factory=dict)
+
+
+class Clock:
+    """Seconds spent, of this and of resumed sessions, wall or CPU time."""
+
+    def __init__(self, limits: Limits, spent: float) -> None:
+        self.read: Callable[[], float] = time.process_time if limits.clock == "cpu" else time.monotonic
+        self.start = self.read() - spent
+
+    def seconds(self) -> float:
+        """Training time so far."""
+        return self.read() - self.start
+
+
+def progress_of(limits: Limits, state: State, epochs: float) -> float:
+    """Largest fraction of any limit that is used up."""
+    spent = [(limits.epochs, epochs), (limits.steps, state.step), (limits.minutes, state.seconds / 60)]
+    return max(used / limit for limit, used in spent if limit is not None)
+
+
+class Trainer:
+    """Fits a potential to a training set; ``run`` receives log and checkpoints.
+
+    After ``fit`` the potential carries the averaged weights with the lowest validation loss (the last ones when there is no
+    validation set).
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        potential: Potential,
+        train_set: Dataset,
+        valid_set: Dataset | None,
+        run: Path,
+        fabric: Fabric,
+    ) -> None:
+        self.config, self.run, self.fabric = config, run, fabric
+        self.train_set, self.valid_set = train_set, valid_set
+        self.potential = potential
+        optimizer = make_optimizer(config.optimizer, potential.parameters())
+        self.module, self.optimizer = fabric.setup(potential, optimizer)
+        self.average = RunningAverage(potential.parameters(), config.optimizer.ema)
+        self.best: list[Tensor] = [t.clone() for t in self.average.average]
+        self.schedule = Schedule(config.optimizer)
+        self.state = State()
+
+    def resume(self) -> None:
+        """Go on from the checkpoint of this run folder."""
+        saved = checkpoint.read(self.run / checkpoint.CHECKPOINT)
+        checkpoint.scatter(saved, self.potential.network, self._averages(), self.optimizer.optimizer)
+        self.state = State(**saved.state)
+        self.schedule.restore(self.state.schedule)
+
+    def fit(self, display: Progress) -> str:
+        """Train until a limit is reached; returns which one."""
+        clock = Clock(self.config.limits, self.state.seconds)
+        saved = time.monotonic()
+        reason = ""
+        while not reason:
+            reason = self._epoch(clock, display)
+            if self.state.epoch % self.config.validate_every == 0 or reason:
+                self._validate(display)
+                patience = self.config.patience
+                if not reason and patience is not None and self.state.stale >= patience:
+                    reason = f"no improvement in {patience} validations"
+            if reason or time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
+                self.save()
+                saved = time.monotonic()
+        if self.valid_set is not None:
+            self.average.average = self.best
+        self.average._write(self.average.average)
+        self.log({"kind": "end", "seconds": self.state.seconds, "reason": reason, "best_step": self.state.best_step})
+        return reason
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        if self.fabric.is_global_zero:
+            self.state.schedule = self.schedule.state()
+            parts = checkpoint.gather(
+                self.potential.network, self._averages(), self.optimizer.optimizer, asdict(self.state)
+            )
+            checkpoint.write(parts, self.run / checkpoint.CHECKPOINT)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one line to the log."""
+        if self.fabric.is_global_zero:
+            with (self.run / LOG).open("a") as file:
+                file.write(json.dumps({k: _finite(v) for k, v in record.items()}) + "\n")
+
+    def _averages(self) -> dict[str, list[Tensor]]:
+        return {"average": self.average.average, "best": self.best}
+
+    def _epoch(self, clock: Clock, display: Progress) -> str:
+        """One pass over the training set; the reason to stop, or nothing."""
+        config, state = self.config, self.state
+        plan = _share(
+            batches(self.train_set, config.batch, config.seed, state.epoch),
+            self.fabric.global_rank,
+            self.fabric.world_size,
+        )
+        self.module.train()
+        shown, since, seen = clock.seconds(), 0.0, 0
+        while state.batch < len(plan):
+            state.seconds = clock.seconds()
+            fraction = progress_of(config.limits, state, state.epoch + state.batch / len(plan))
+            if self._all(fraction >= 1.0):
+                return "limit reached"
+            lr = self.schedule.lr(state.step, fraction)
+            value = self._step(plan[state.batch], lr, fraction)
+            since, seen = since + value, seen + len(plan[state.batch])
+            state.step, state.batch = state.step + 1, state.batch + 1
+            now = clock.seconds()
+            if now - shown > SHOW_SECONDS or state.batch == len(plan):
+                steps = state.batch - self._shown_batch if state.batch > self._shown_batch else state.batch
+                record = {
+                    "kind": "step", "step": state.step, "epoch": state.epoch, "lr": lr, "loss": since / max(steps, 1),
+                    "structures_per_s": seen * self.fabric.world_size / max(now - shown, 1e-9), "seconds": now,
+                }  # fmt: skip
+                self.log(record)
+                display.step(record, fraction)
+                shown, since, seen = now, 0.0, 0
+                self._shown_batch = state.batch
+        state.epoch, state.batch, self._shown_batch = state.epoch + 1, 0, 0
+        state.seconds = clock.seconds()
+        return "limit reached" if self._all(progress_of(config.limits, state, state.epoch) >= 1.0) else ""
+
+    _shown_batch: int = 0
+
+    def _step(self, indices: list[int], lr: float, fraction: float) -> float:
+        """One update; the loss."""
+        config = self.config
+        graph, label = self.train_set.batch(indices)
+        graph, label = graph.to(self.fabric.device), Results(*(t.to(self.fabric.device) for t in label))
+        weights = config.loss.weights(fraction)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad()
+        predicted = self.module(graph, forces=weights.forces > 0, stress=weights.stress > 0)
+        value = loss(config.loss, weights, graph, predicted, label)
+        if not torch.isfinite(value):
+            raise self._diverged(indices, float(value))
+        self.fabric.backward(value)
+        norm = self.fabric.clip_gradients(
+            self.module, self.optimizer, max_norm=config.optimizer.clip, error_if_nonfinite=False
+        )
+        if norm is not None and not torch.isfinite(norm):
+            raise self._diverged(indices, float(norm))
+        self.optimizer.step()
+        self.average.update(self.state.step)
+        return float(value)
+
+    def _validate(self, display: Progress) -> None:
+        """Errors of the averaged weights on the validation set; keeps the best weights."""
+        state = self.state
+        if self.valid_set is None:
+            return
+        with self.average.applied():
+            predictions = predict(self.potential, self.valid_set, self.config.batch, self.fabric.device)
+            graph = _whole(self.valid_set)
+            weights = self.config.loss.weights(1.0)
+            value = float(loss(self.config.loss, weights, graph, predictions.predicted, predictions.label))
+        self.schedule.observe(value)
+        if value < state.best_loss:
+            state.best_loss, state.best_step, state.stale = value, state.step, 0
+            self.best = [t.clone() for t in self.average.average]
+        else:
+            state.stale += 1
+        record = {
+            "kind": "valid", "step": state.step, "epoch": state.epoch, "seconds": state.seconds, "loss": value,
+            **predictions.errors(),
+        }  # fmt: skip
+        self.log(record)
+        display.valid(record)
+
+    def _all(self, here: bool) -> bool:
+        """True when any process says so: all must leave the loop together."""
+        if self.fabric.world_size == 1:
+            return here
+        votes = self.fabric.all_reduce(torch.tensor(float(here), device=self.fabric.device), reduce_op="sum")
+        return float(votes) > 0  # type: ignore[arg-type]
+
+    def _diverged(self, indices: list[int], value: float) -> TrainingError:
+        names = ", ".join(self.train_set.names[i] for i in indices[:8])
+        return TrainingError(
+            "training diverged: the loss or its gradient is no longer a finite number",
+            where=f"epoch {self.state.epoch}, step {self.state.step}, structures {names}",
+            wanted="a finite loss",
+            got=str(value),
+            remedy="lower optimizer.lr or optimizer.clip, and look at these structures with `adatom data check`; "
+            "the last checkpoint is in place",
+        )
+
+
+def _share(plan: list[list[int]], rank: int, world: int) -> list[list[int]]:
+    """The batches of one process; the first ones come twice where the count does not divide, so that all take equal steps."""
+    if world == 1:
+        return plan
+    even = plan + plan[: -len(plan) % world]
+    return even[rank::world]
+
+
+def _whole(dataset: Dataset) -> Graph:
+    """Just enough of a graph over all structures for the loss: who owns which atom."""
+    counts = torch.tensor([g.numbers.shape[0] for g in dataset.graphs])
+    first = dataset.graphs[0]
+    return first.replace(
+        owner=torch.repeat_interleave(torch.arange(len(counts)), counts), cell=first.cell.new_zeros(len(counts), 3, 3)
+    )
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

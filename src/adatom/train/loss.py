@@ -1,0 +1,91 @@
+"""The one loss of all architectures: the difference between two Results."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+from torch import Tensor
+
+from adatom.config import Config
+from adatom.graph import Graph, Results
+
+Kind = Literal["l1", "l2", "huber"]
+
+
+class LateWeights(Config):
+    """Weights of the last part of training; energies gain from a late, strong weight once the forces are right."""
+
+    start: float = Field(0.75, ge=0.0, le=1.0, description="fraction of the training budget at which they take over")
+    energy: NonNegativeFloat = 300.0
+    forces: NonNegativeFloat = 10.0
+    stress: NonNegativeFloat = 1000.0
+
+
+class LossConfig(Config):
+    """Weights and shapes of the terms.
+
+    ``huber_*`` are the errors (eV/atom, eV/Å, eV/Å^3) at which a Huber loss turns from a parabola into a line. ``allow_missing``
+    names labels that some structures may lack: they are left out of the loss there, and counted in the data table.
+    """
+
+    kind: Kind = "huber"
+    energy: NonNegativeFloat = 30.0
+    forces: NonNegativeFloat = 10.0
+    stress: NonNegativeFloat = 1000.0
+    huber_energy: PositiveFloat = 0.02
+    huber_forces: PositiveFloat = 0.2
+    huber_stress: PositiveFloat = 0.02
+    late: LateWeights | None = LateWeights()
+    allow_missing: tuple[Literal["energy", "forces", "stress"], ...] = ()
+
+    def weights(self, progress: float) -> Weights:
+        """Weights in force at a fraction of the training budget."""
+        if self.late is not None and progress >= self.late.start:
+            return Weights(self.late.energy, self.late.forces, self.late.stress)
+        return Weights(self.energy, self.forces, self.stress)
+
+    def needed(self) -> set[str]:
+        """Labels that every structure must carry."""
+        stages = [self.weights(0.0), self.weights(1.0)]
+        used = {name for name in Weights._fields for stage in stages if stage._asdict()[name] > 0}
+        return used - set(self.allow_missing)
+
+
+class Weights(NamedTuple):
+    """Weight of each term."""
+
+    energy: float
+    forces: float
+    stress: float
+
+
+def loss(config: LossConfig, weights: Weights, graph: Graph, predicted: Results, label: Results) -> Tensor:
+    """L = w_E <d(E/n)> + w_F <dF> + w_S <d sigma>, means over structures, force components and stress components.
+
+    Labels that are NaN do not count; a term without any label is zero.
+    """
+    atoms = torch.bincount(graph.owner, minlength=graph.cell.shape[0]).to(predicted.energy.dtype)
+    energy = _mean(config.kind, (predicted.energy - label.energy) / atoms, config.huber_energy)
+    # zero times every output: parameters that only one of them sees still take part in distributed training
+    total = weights.energy * energy
+    if weights.forces > 0:
+        total = total + weights.forces * _mean(config.kind, predicted.forces - label.forces, config.huber_forces)
+    if weights.stress > 0:
+        total = total + weights.stress * _mean(config.kind, predicted.stress - label.stress, config.huber_stress)
+    return total
+
+
+def _mean(kind: Kind, difference: Tensor, delta: float) -> Tensor:
+    known = torch.isfinite(difference.detach())
+    if not known.all():
+        difference = difference[known]
+    if difference.numel() == 0:
+        return difference.sum()
+    if kind == "l2":
+        return (difference * difference).mean()
+    size = difference.abs()
+    if kind == "l1":
+        return size.mean()
+    return torch.where(size < delta, 0.5 * size * size, delta * (size - 0.5 * delta)).mean() * 2.0

@@ -1,0 +1,98 @@
+"""Optimiser, learning-rate schedule, and the running average of the weights that becomes the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from adatom.config import Config
+
+
+class OptimizerConfig(Config):
+    """AdamW with warm-up, then a cosine or a fall on plateaus."""
+
+    lr: PositiveFloat = 5e-3
+    final_lr: float = Field(0.01, gt=0.0, le=1.0, description="fraction of lr at the end")
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: NonNegativeFloat = 0.0
+    warmup_steps: NonNegativeInt = 100
+    schedule: Literal["cosine", "plateau"] = "cosine"
+    plateau_factor: float = Field(0.5, gt=0.0, lt=1.0)
+    plateau_patience: PositiveInt = 10
+    clip: PositiveFloat = 10.0
+    ema: float = Field(0.999, ge=0.0, lt=1.0, description="decay of the running average per step")
+
+
+def make_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW over all parameters."""
+    return torch.optim.AdamW(parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+
+
+class Schedule:
+    """Learning rate as a function of step and progress; the plateau variant remembers the best validation loss."""
+
+    def __init__(self, config: OptimizerConfig) -> None:
+        self.config = config
+        self.factor, self.best, self.waited = 1.0, math.inf, 0
+
+    def lr(self, step: int, progress: float) -> float:
+        """Learning rate of step ``step`` (from 0) at a fraction ``progress`` of the budget."""
+        c = self.config
+        warm = min(1.0, (step + 1) / max(c.warmup_steps, 1))
+        if c.schedule == "plateau":
+            return c.lr * warm * max(self.factor, c.final_lr)
+        cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        return c.lr * warm * (c.final_lr + (1 - c.final_lr) * cosine)
+
+    def observe(self, validation_loss: float) -> None:
+        """Tell a validation loss; on a plateau the learning rate falls."""
+        if validation_loss < self.best:
+            self.best, self.waited = validation_loss, 0
+            return
+        self.waited += 1
+        if self.waited > self.config.plateau_patience:
+            self.factor, self.waited = self.factor * self.config.plateau_factor, 0
+
+    def state(self) -> dict[str, float]:
+        """What a checkpoint must hold."""
+        return {"factor": self.factor, "best": self.best, "waited": self.waited}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Continue from a checkpoint."""
+        self.factor, self.best, self.waited = state["factor"], state["best"], int(state["waited"])
+
+
+class RunningAverage:
+    """Exponential moving average of all parameters: w <- d w + (1 - d) theta, with a short memory in the first steps."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], decay: float) -> None:
+        self.live = list(parameters)
+        self.decay = decay
+        self.average: list[Tensor] = [p.detach().clone() for p in self.live]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after step ``step`` (from 0)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.live], 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The averaged weights stand in the model inside the block."""
+        kept = [p.detach().clone() for p in self.live]
+        self._write(self.average)
+        try:
+            yield
+        finally:
+            self._write(kept)
+
+    @torch.no_grad()
+    def _write(self, values: list[Tensor]) -> None:
+        for parameter, value in zip(self.live, values, strict=True):
+            parameter.copy_(value)

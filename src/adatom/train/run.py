@@ -1,0 +1,268 @@
+"""A training run from files to a run folder: read, check, split, fit, test, save."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+
+from adatom import model_file
+from adatom.data.dataset import Dataset
+from adatom.data.doctor import Finding, consistency
+from adatom.data.read import Found, Structure, fingerprint, found_table, read, require
+from adatom.data.split import check_leaks, split
+from adatom.elements import number, symbol
+from adatom.errors import ConfigError, DataError
+from adatom.graph import edge_vectors
+from adatom.models import MODELS
+from adatom.potential import Potential
+from adatom.priors import PRIORS
+from adatom.statistics import References, fit_references, scales
+from adatom.train.checkpoint import CHECKPOINT
+from adatom.train.config import DataConfig, TrainConfig
+from adatom.train.evaluate import errors_table, predict
+from adatom.train.loop import LOG, Trainer
+from adatom.train.progress import Progress
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The structures of a run, parted, with what their files held and what the doctor says."""
+
+    train: list[Structure]
+    valid: list[Structure]
+    test: list[Structure]
+    found: dict[str, list[Found]]  # part -> its files
+    findings: list[Finding]
+
+    def parts(self) -> dict[str, list[Structure]]:
+        """By name."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}
+
+
+def train(
+    config: TrainConfig, folder: str | Path = "runs", resume: bool = False, console: Console | None = None
+) -> Path:
+    """Train a potential; returns the run folder ``folder/name``.
+
+    The folder receives ``config.yaml``, ``data.json``, ``log.jsonl``, ``checkpoint.safetensors``, ``model.adatom``,
+    ``predictions.npz`` and ``metrics.json``.
+
+    Raises
+    ------
+    ConfigError
+        The run folder exists already and ``resume`` was not asked for.
+    DataError
+        The data cannot be trained on; names file, record and field.
+    TrainingError
+        The loss is no longer a number.
+    """
+    console = console or Console()
+    run = _open_folder(Path(folder) / config.name, resume)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    fabric = Fabric(accelerator=config.accelerator, devices=config.devices, strategy="auto")
+    fabric.launch()
+    speaks = fabric.is_global_zero
+    sets = read_sets(config.data, config.loss.needed(), console if speaks else Console(quiet=True))
+    cutoff = config.model.cutoff
+    train_set = Dataset(sets.train, cutoff)
+    valid_set = Dataset(sets.valid, cutoff) if sets.valid else None
+    references = references_of(sets.train, config.data)
+    potential = make_potential(config, train_set, references)
+    potential.card |= {"data": _data_card(sets), "versions": _versions()}
+    if speaks:
+        config.model_copy(update={"model": potential.network.config}).dump(run / "config.yaml")
+        _write_json(run / "data.json", _data_record(sets, references, potential.card["data"]))
+    trainer = Trainer(config, potential, train_set, valid_set, run, fabric)
+    if resume:
+        trainer.resume()
+    trainer.log(_start_record(config, potential, fabric))
+    title = f"{config.name}: {type(potential.network).__name__}, {len(train_set)} structures"
+    with Progress(title, console=console if speaks else Console(quiet=True)) as display:
+        trainer.fit(display)
+    if speaks:
+        metrics = _finish(potential, config, sets, run, trainer.state.seconds, fabric.device)
+        console.print(errors_table(metrics))
+    fabric.barrier()
+    return run
+
+
+def read_sets(config: DataConfig, needed: set[str], console: Console) -> Sets:
+    """Read all files, show what was found, split, and make sure that labels are there and no test structure is trained on."""
+    found: dict[str, list[Found]] = {}
+    parts: dict[str, list[Structure]] = {"valid": [], "test": []}
+    everything, found["train"] = read(config.train, config.keys, config.units)
+    for part, files in (("valid", config.valid), ("test", config.test)):
+        if files:
+            parts[part], found[part] = read(files, config.keys, config.units)
+    console.print(found_table([f for files in found.values() for f in files]))
+    cut = config.split.model_copy(
+        update={name: 0 for name in ("valid", "test") if parts[name]}  # given as files: nothing to split off
+    )
+    training, valid, test = split(everything, cut)
+    valid, test = parts["valid"] or valid, parts["test"] or test
+    for structures in (training, valid, test):
+        if structures:
+            require(structures, needed)
+    check_leaks(training + valid, test)
+    findings = consistency(training)
+    for finding in findings:
+        console.print(f"[{'red' if finding.severity == 'error' else 'yellow'}]{finding.severity}[/]: {finding.message}")
+        if finding.severity == "error":
+            raise DataError(finding.message, where=finding.where, remedy=finding.remedy)
+    console.print(f"{len(training)} structures to train on, {len(valid)} to validate, {len(test)} to test")
+    return Sets(training, valid, test, found, findings)
+
+
+def references_of(structures: Sequence[Structure], config: DataConfig) -> References:
+    """Reference energy per element: given by hand, else of isolated atoms, else by least squares."""
+    isolated = {int(s.atoms.numbers[0]): s.energy for s in structures if s.isolated and np.isfinite(s.energy)}
+    return fit_references(
+        [s.atoms.numbers for s in structures],
+        [s.energy for s in structures],
+        isolated,
+        {number(name): energy for name, energy in config.references.items()},
+    )
+
+
+def make_potential(config: TrainConfig, dataset: Dataset, references: References) -> Potential:
+    """A fresh potential whose scales come from the training set."""
+    sizes = scales(
+        [s.atoms.numbers for s in dataset.structures],
+        [s.energy for s in dataset.structures],
+        [s.forces for s in dataset.structures],
+        [s.stress for s in dataset.structures],
+        references,
+    )
+    scale = next((s for s in (sizes.forces, sizes.energy) if np.isfinite(s) and s > 0), 1.0)
+    neighbours = float(dataset.edges.sum() / max(dataset.atoms.sum(), 1))
+    network_config = config.model
+    if network_config.mean_neighbours is None:
+        network_config = network_config.model_copy(update={"mean_neighbours": max(neighbours, 1.0)})
+    network = MODELS[network_config.architecture](network_config)
+    network.to(getattr(torch, config.precision))
+    priors = tuple(PRIORS[p.name](p.model_dump()) for p in config.priors)
+    card = {"min_distance_A": closest_pairs(dataset)}
+    return Potential(network, references.energies, scale, priors, network_config.derivatives, card)
+
+
+def closest_pairs(dataset: Dataset) -> dict[str, float]:
+    """Shortest distance of each pair of elements in the data, Å: what simulations are held against."""
+    closest: dict[str, float] = {}
+    for graph in dataset.graphs:
+        if graph.edges.shape[1] == 0:
+            continue
+        r = edge_vectors(graph).norm(dim=1).numpy()
+        pairs = np.sort(graph.numbers.numpy()[graph.edges.numpy()], axis=0)
+        for a, b in np.unique(pairs, axis=1).T:
+            name = f"{symbol(a)}-{symbol(b)}"
+            shortest = float(r[(pairs[0] == a) & (pairs[1] == b)].min())
+            closest[name] = min(closest.get(name, np.inf), shortest)
+    return closest
+
+
+def _finish(
+    potential: Potential, config: TrainConfig, sets: Sets, run: Path, seconds: float, device: torch.device
+) -> dict[str, Any]:
+    """Errors of every set, predictions and the model file."""
+    metrics: dict[str, Any] = {"train_seconds": seconds}
+    for part, structures in sets.parts().items():
+        if not structures:
+            continue
+        predictions = predict(potential, Dataset(structures, potential.cutoff), config.batch, device)
+        metrics[part] = {k: None if np.isnan(v) else v for k, v in predictions.errors().items()}
+        if part != "train":
+            predictions.save(run / ("predictions.npz" if part == "test" else "valid_predictions.npz"))
+    potential.card["errors"] = {part: metrics[part] for part in ("valid", "test") if part in metrics}
+    potential.card["training"] = {"seconds": seconds, "seed": config.seed, "loss": config.loss.model_dump(mode="json")}
+    model_file.save(potential, run / "model.adatom")
+    _write_json(run / "card.json", model_file.describe(potential))
+    _write_json(run / "metrics.json", metrics)
+    return metrics
+
+
+def _open_folder(run: Path, resume: bool) -> Path:
+    taken = (run / LOG).exists() or (run / "model.adatom").exists()
+    if taken and not resume:
+        raise ConfigError(
+            "this run folder holds a run already, and nothing is overwritten",
+            where=str(run),
+            remedy="continue it with --resume, give the run another name, or remove the folder",
+        )
+    if resume and not (run / CHECKPOINT).exists():
+        raise ConfigError("there is no checkpoint to resume from", where=str(run), remedy="start without --resume")
+    run.mkdir(parents=True, exist_ok=True)
+    return run
+
+
+def _start_record(config: TrainConfig, potential: Potential, fabric: Fabric) -> dict[str, Any]:
+    return {
+        "kind": "start",
+        "architecture": config.model.architecture,
+        "size": config.model.size,
+        "parameters": sum(p.numel() for p in potential.network.parameters()),
+        "device": str(fabric.device),
+        "processes": fabric.world_size,
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+    }
+
+
+def _data_card(sets: Sets) -> dict[str, Any]:
+    return {
+        "fingerprint": fingerprint(sets.train),
+        "structures": {part: len(structures) for part, structures in sets.parts().items()},
+        "files": sorted({Path(f.file).name for files in sets.found.values() for f in files}),
+    }
+
+
+def _data_record(sets: Sets, references: References, card: dict[str, Any]) -> dict[str, Any]:
+    """What ``data.json`` holds."""
+    files = [
+        {
+            "file": f.file, "split": part, "frames": f.frames, "atoms": f.atoms, "labelled": dict(f.labelled),
+            **{f"{label}_key": f.key(label) for label in ("energy", "forces", "stress")},
+        }
+        for part, found in sets.found.items()
+        for f in found
+    ]  # fmt: skip
+    elements = Counter(symbol(z) for structures in sets.parts().values() for s in structures for z in s.atoms.numbers)
+    return {
+        "files": files,
+        "splits": card["structures"],
+        "elements": dict(elements),
+        "config_types": {
+            part: dict(Counter(s.config_type for s in structures)) for part, structures in sets.parts().items()
+        },
+        "references": {
+            symbol(z): {"energy_eV": energy, "source": references.source[z]}
+            for z, energy in references.energies.items()
+        },
+        "findings": [
+            {"severity": f.severity, "kind": f.kind, "where": f.where, "message": f.message, "remedy": f.remedy}
+            for f in sets.findings
+        ],
+        "fingerprint": card["fingerprint"],
+    }
+
+
+def _versions() -> dict[str, str]:
+    packages = ("adatom", "torch", "numpy", "ase", "vesin")
+    return {"python": sys.version.split()[0]} | {name: version(name) for name in packages}
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    model_file.write_atomically(path, json.dumps(values, indent=1, ensure_ascii=False).encode())
