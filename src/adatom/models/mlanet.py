@@ -215,8 +215,9 @@ class DefaultLayer(nn.Module):
             + torch.bmm(self.own(x[:, 0]).view(N, H, B) + self.free.weight, neighbours.radial.transpose(1, 2))
             + said[:, :H]
         )
-        weights = neighbours.fade.unsqueeze(1) * torch.exp(logits)  # (N, H, M)
-        null = self.mean_neighbours * torch.exp(self.null).view(1, H, 1)
+        top = (logits * neighbours.slots.filled).amax(-1, keepdim=True).detach().clamp(min=0)  # cancels: no overflow
+        weights = neighbours.fade.unsqueeze(1) * torch.exp(logits - top)  # (N, H, M)
+        null = self.mean_neighbours * torch.exp(self.null.view(1, H, 1) - top)
         weights = weights * (2 * math.sqrt(self.mean_neighbours) / (null + weights.sum(-1, keepdim=True)))
         valued = weights * torch.sigmoid(said[:, H:])
         asked = weights - valued

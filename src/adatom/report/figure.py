@@ -38,6 +38,7 @@ def axis(title: str, log_over: np.ndarray | None = None, span: tuple[float, floa
         "title": {"text": title, "standoff": 8},
         "gridcolor": "@grid",
         "linecolor": "@line",
+        "showline": False,  # plotly turns it on where a colour is given
         "zeroline": False,
         "ticks": "outside",
         "ticklen": 4,
@@ -64,8 +65,8 @@ def _log_ticks(values: np.ndarray) -> Json:
 def layout(x: Json, y: Json, hover: str = "x unified") -> Json:
     """Layout of a figure with one pair of axes."""
     return {
-        "xaxis": {"showgrid": False, "showline": True, **x},
-        "yaxis": {"showline": False, **y},
+        "xaxis": x | {"showgrid": False, "showline": True},
+        "yaxis": y,
         "hovermode": hover,
         "showlegend": False,
         "margin": {"l": 10, "r": 12, "t": 10, "b": 10},

@@ -64,7 +64,7 @@ def opacity(x: np.ndarray, y: np.ndarray, bins: int = 90) -> np.ndarray:
     low, high = _span(np.concatenate([x, y]))
     column, row = (np.clip(((v - low) / (high - low) * bins).astype(np.int64), 0, bins - 1) for v in (x, y))
     crowd = np.bincount(row * bins + column, minlength=bins * bins)[row * bins + column]
-    return np.clip(0.8 / np.sqrt(crowd), 0.08, 0.8)
+    return np.asarray(np.clip(0.8 / np.sqrt(crowd), 0.08, 0.8))
 
 
 def covers(p: Predictions, references: dict[str, float]) -> bool:
@@ -77,7 +77,7 @@ def _offset(p: Predictions, references: dict[str, float]) -> np.ndarray:
     if not covers(p, references):
         return np.zeros(p.n_atoms.shape[0])
     per_atom = np.array([references[symbol(int(z))] for z in p.numbers])
-    return np.asarray(np.bincount(p.owner, per_atom, minlength=p.n_atoms.shape[0]))
+    return np.bincount(p.owner, per_atom, minlength=p.n_atoms.shape[0])
 
 
 def _energy(p: Predictions, offset: np.ndarray) -> Cloud:
@@ -173,7 +173,7 @@ def _layout(cloud: Cloud, unit: str, quoted: str) -> Json:
     look = layout(axis(f"label ({unit})", span=span), axis(f"model ({unit})", span=span), hover="closest")
     look["yaxis"] |= {"domain": [0.34, 1.0]}
     look["xaxis"] |= {"anchor": "y"}
-    look["xaxis2"] = axis(f"model − label ({quoted})") | {"anchor": "y2", "showgrid": False, "nticks": 5}
+    look["xaxis2"] = axis(f"model − label ({quoted})") | {"anchor": "y2", "showgrid": False, "showline": True, "nticks": 5}
     look["yaxis2"] = axis("") | {"domain": [0.0, 0.15], "showticklabels": False, "ticks": "", "showgrid": False}
     look["bargap"] = 0.06
     diagonal = {"color": "@muted", "width": 1}

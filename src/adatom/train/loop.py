@@ -180,8 +180,8 @@ class Trainer:
         self.optimizer.zero_grad()
         predicted = self.module(graph, forces=weights.forces > 0, stress=weights.stress > 0)
         value = loss(config.loss, weights, graph, predicted, label)
-        if not torch.isfinite(value):
-            raise self._diverged(indices, float(value))
+        if not torch.isfinite(value.detach()):
+            raise self._diverged(indices, float(value.detach()))
         self.fabric.backward(value)
         norm = self.fabric.clip_gradients(
             self.module, self.optimizer, max_norm=config.optimizer.clip, error_if_nonfinite=False
@@ -190,7 +190,7 @@ class Trainer:
             raise self._diverged(indices, float(norm))
         self.optimizer.step()
         self.average.update(self.state.step)
-        return float(value)
+        return float(value.detach())
 
     def _validate(self, display: Progress) -> None:
         """Errors of the averaged weights on the validation set; keeps the best weights."""
