@@ -18,8 +18,8 @@ from torch import Tensor
 class Graph:
     """S structures as one set of atoms and directed edges; S = 1 is a batch like any other.
 
-    Lengths in Å. Edges are sorted by centre; r_ij = r_j + shift @ cell - r_i points from the centre i to its neighbour j.
-    The last three index tables say the same as ``edges`` and ``owner`` in the padded form that dense kernels want.
+    Lengths in Å. Edges are sorted by centre; r_ij = r_j + shift @ cell - r_i points from the centre i to its neighbour
+    j. The last three index tables say the same as ``edges`` and ``owner`` in the padded form that dense kernels want.
     """
 
     numbers: Tensor  # (N,)  int64, atomic numbers
@@ -94,7 +94,7 @@ def pad_rows(index: Tensor, rows: int) -> Tensor:
 def reverse_edges(edges: Tensor, shifts: Tensor) -> Tensor:
     """Index of the edge (j, i, -shift) for every edge (i, j, shift); E where it is missing.
 
-    Both directions of the list are sorted by (atom, atom, shift): the k-th edge of one order is the reverse of the k-th of the other.
+    Every edge is one integer; the integer its opposite would have is looked up among the sorted ones.
     """
     count = edges.shape[1]
     if count == 0:

@@ -11,21 +11,24 @@ from adatom.elements import covalent_radius, symbol
 from adatom.errors import GeometryError
 from adatom.graph import Graph, pad_rows, reverse_edges
 
+CONTACT = 0.3  # two atoms closer than this times the sum of their covalent radii are on one spot
+
 
 def neighbor_list(
     positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """All directed pairs closer than ``cutoff``: edges (2, E) sorted by centre, and lattice shifts (E, 3).
 
-    r_ij = r_j + shift @ cell - r_i. Exact for triclinic cells, cells thinner than the cutoff (an atom then neighbours its
-    own images), open systems and any mixture of periodic and open directions. Positions in Å, anywhere in space.
+    r_ij = r_j + shift @ cell - r_i. Exact for triclinic cells, cells thinner than the cutoff (an atom then neighbours
+    its own images), open systems and any mixture of periodic and open directions. Positions in Å, anywhere in space.
+    What `check_cell` refuses must not come here.
     """
     positions = np.ascontiguousarray(positions, dtype=np.float64)
     cell, pbc = np.asarray(cell, dtype=np.float64), np.asarray(pbc, dtype=bool)
     if len(positions) == 0:
         return np.zeros((2, 0), dtype=np.int64), np.zeros((0, 3))
     box = complete_cell(positions, cell, pbc, cutoff)
-    # vesin counts images from where the atoms stand: fold periodic directions into the cell first, put the fold into the shifts
+    # vesin counts images from where the atoms stand: fold periodic directions into the cell, correct the shifts after
     fractional = positions @ np.linalg.inv(box)
     folds = np.where(pbc, np.floor(fractional), 0.0)
     i, j, shift = vesin.NeighborList(cutoff=cutoff, full_list=True, sorted=False).compute(
@@ -74,23 +77,23 @@ def check_cell(atoms: ase.Atoms, where: str | None = None) -> None:
 
 
 def check_geometry(atoms: ase.Atoms, where: str | None = None) -> None:
-    """GeometryError for NaN positions, a periodic cell without volume, or two atoms on one spot (below 0.3 covalent sums)."""
+    """GeometryError as `check_cell`, and for two atoms on one spot: closer than 0.3 times the sum of their radii."""
     check_cell(atoms, where)
     positions, cell, pbc = atoms.get_positions(), np.asarray(atoms.cell), np.asarray(atoms.pbc)
-    edges, shifts = neighbor_list(positions, cell, pbc, 1.2)
+    radii = covalent_radius(atoms.numbers)
+    edges, shifts = neighbor_list(positions, cell, pbc, 2.0 * CONTACT * float(radii.max(initial=1.0)))
     if edges.shape[1] == 0:
         return
     vectors = positions[edges[1]] + shifts @ cell - positions[edges[0]]
     distances = np.linalg.norm(vectors, axis=1)
-    radii = covalent_radius(atoms.numbers)
     ratio = distances / (radii[edges[0]] + radii[edges[1]])
     worst = int(ratio.argmin())
-    if ratio[worst] < 0.3:
+    if ratio[worst] < CONTACT:
         a, b = edges[0, worst], edges[1, worst]
         raise GeometryError(
             "two atoms overlap",
             where=_at(where, f"atoms {a} ({symbol(atoms.numbers[a])}) and {b} ({symbol(atoms.numbers[b])})"),
-            wanted="distances above 0.3 times the sum of the covalent radii",
+            wanted=f"distances above {CONTACT} times the sum of the covalent radii",
             got=f"{distances[worst]:.3f} Å",
             remedy="check units (Å), cell and pbc; remove the structure if it is a failed calculation",
         )
@@ -110,9 +113,11 @@ def charge_and_spin(atoms: ase.Atoms) -> tuple[float, float]:
 def graph_from_atoms(atoms: ase.Atoms, cutoff: float, dtype: torch.dtype = torch.float64) -> Graph:
     """One structure as a Graph with all edges within ``cutoff`` (Å).
 
-    Total charge and spin multiplicity are taken from ``atoms.info`` (``total_charge`` or ``charge``; ``multiplicity`` or ``spin``),
-    0 and 1 where absent.
+    Total charge and spin multiplicity are taken from ``atoms.info`` (``total_charge`` or ``charge``; ``multiplicity``
+    or ``spin``), 0 and 1 where absent. GeometryError for positions that are not finite and periodic cells without
+    volume.
     """
+    check_cell(atoms)
     pbc = np.asarray(atoms.pbc, dtype=bool)
     cell = np.where(pbc[:, None], np.asarray(atoms.cell, dtype=np.float64), 0.0)
     edges, shifts = neighbor_list(atoms.get_positions(), cell, pbc, cutoff)
