@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -71,16 +71,22 @@ def _explain(cls: type[BaseModel], loc: tuple[int | str, ...], kind: str, messag
 
 
 def _known_keys(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """Field names of the model that ``loc`` leads to; union members are searched by name."""
+    """Field names of the model that ``loc`` leads to."""
     models: list[type[BaseModel]] = [cls]
     for part in loc:
         found: list[type[BaseModel]] = []
         for model in models:
             if part in model.model_fields:
                 found += _models_in(model.model_fields[str(part)].annotation)
-        # a discriminated union puts its tag, not a field name, into the path: stay where we are
-        models = found or models
+        # a union puts its tag or the name of its member into the path, a list the place: choose, and stay where we are
+        models = found or [model for model in models if part == model.__name__ or part in _tags(model)] or models
     return sorted({name for model in models for name in model.model_fields})
+
+
+def _tags(model: type[BaseModel]) -> set[object]:
+    """Values of the literal fields of a model: the words by which a union tells its members apart."""
+    kinds = (field.annotation for field in model.model_fields.values())
+    return {value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)}
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -39,7 +39,7 @@ def force_factor(unit: str) -> float:
 
 
 def stress_factor(unit: str) -> float:
-    """Factor from ``unit`` to eV/Å^3; a leading minus (``"-kbar"``, as VASP prints it) turns compression into tension."""
+    """Factor from ``unit`` to eV/Å^3; a leading minus (``"-kbar"``, as VASP prints) turns compression into tension."""
     sign, name = (-1.0, unit[1:]) if unit.startswith("-") else (1.0, unit)
     if name in PRESSURE:
         return sign * PRESSURE[name]
