@@ -97,7 +97,8 @@ class Potential(nn.Module):
         Stress is NaN for structures that are not periodic in three directions: they have no volume.
         """
         if self.derivatives == "direct":
-            return self._direct(graph, forces, stress)
+            with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
+                return self._direct(graph, forces, stress)
         positions = graph.positions.detach().requires_grad_(forces)
         strain = torch.zeros_like(graph.cell, requires_grad=stress)
         with torch.enable_grad():
