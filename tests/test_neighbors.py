@@ -105,7 +105,7 @@ def test_left_handed_cells_are_cells() -> None:
 def test_lone_atoms_have_no_edges_but_their_images(periodic: bool) -> None:
     graph = graph_from_atoms(ase.Atoms("H", cell=[3, 3, 3], pbc=periodic), 3.5)
     assert graph.edges.shape == (2, 6 if periodic else 0)
-    assert graph.slots.shape == (1, 6 if periodic else 0)
+    assert graph.slots.shape == (1, 6 if periodic else 1)
     assert graph.table.tolist() == [[0]]
 
 

@@ -32,7 +32,7 @@ class Graph:
     charge: Tensor  # (S,)  total charge, e
     spin: Tensor  # (S,)  multiplicity
     source: Tensor  # (S,)  int64, origin of the labels
-    slots: Tensor  # (N, M)  the edges of each atom, padded with E
+    slots: Tensor  # (N, M)  the edges of each atom, padded with E; M >= 1
     table: Tensor  # (S, K)  the atoms of each structure, padded with N
     reverse: Tensor  # (E,)  the opposite edge (E where there is none)
 
@@ -83,9 +83,12 @@ def padded_index(index: Tensor, rows: int) -> tuple[Tensor, Tensor]:
 
 
 def pad_rows(index: Tensor, rows: int) -> Tensor:
-    """Table (rows, widest row) that lists the entries of each row, padded with the number of entries."""
+    """Table (rows, widest row) that lists the entries of each row, padded with the number of entries.
+
+    It is one column wide where there are no entries at all: a maximum over neighbours needs something to look at.
+    """
     row, column = padded_index(index, rows)
-    width = int(column.max()) + 1 if index.shape[0] else 0
+    width = int(column.max()) + 1 if index.shape[0] else 1
     table = torch.full((rows, width), index.shape[0], dtype=torch.int64, device=index.device)
     table[row, column] = torch.arange(index.shape[0], device=index.device)
     return table
@@ -153,7 +156,7 @@ def _offsets(counts: list[int]) -> list[int]:
 
 def _join_tables(tables: list[Tensor], pads: list[int], offsets: list[int], rows: int, pad: int) -> Tensor:
     """Stack padded index tables of different widths, renumbering entries and padding."""
-    width = max((t.shape[1] for t in tables), default=0)
+    width = max(t.shape[1] for t in tables)
     joined = torch.full((rows, width), pad, dtype=torch.int64, device=tables[0].device)
     row = 0
     for table, own_pad, offset in zip(tables, pads, offsets, strict=True):
