@@ -244,7 +244,7 @@ class _Simulation:
         """One step, and the checks of what came of it."""
         config, system = self.config, self.system
         rescale = config.ensemble == "npt" and (self.step + 1) % config.barostat_every == 0
-        self._expect_stress(rescale or self._logs(self.step + 1))
+        self._expect_stress(rescale or self._looks(self.step + 1))
         self.dynamics.step()
         self.step += 1
         self.guard.check_numbers(self.step, system.get_potential_energy(), system.get_forces())
@@ -252,7 +252,7 @@ class _Simulation:
         self.guard.check_distances(self.step, system)
         if rescale:
             self.barostat.apply(system, config.barostat_every * config.timestep_fs * units.fs)
-            self._expect_stress(self._logs(self.step))
+            self._expect_stress(self._looks(self.step))
             self.guard.check_volume(self.step, system.get_volume() / self.first_volume, config.volume_bounds)
 
     def _observe(self, recorder: Recorder, progress: Progress | None) -> list[Thermo]:
@@ -263,8 +263,10 @@ class _Simulation:
             recorder.thermo(lines[0])
             if progress is not None:
                 progress(self.step, lines[0])
-        if config.trajectory_every and self.step % config.trajectory_every == 0:
+        if self._frames(self.step):
             self.system.get_forces()
+            if self.gives_stress:
+                self.system.get_stress()
             recorder.frame(self.system, self.step, self._time_ps())
         self.last = State(
             step=self.step,
@@ -286,6 +288,12 @@ class _Simulation:
 
     def _logs(self, step: int) -> bool:
         return step % self.config.log_every == 0 or step == self.config.steps
+
+    def _frames(self, step: int) -> bool:
+        return self.config.trajectory_every > 0 and step % self.config.trajectory_every == 0
+
+    def _looks(self, step: int) -> bool:
+        return self._logs(step) or self._frames(step)
 
     def _expect_stress(self, needed: bool) -> None:
         if needed and self.gives_stress and isinstance(self.system.calc, Calculator):

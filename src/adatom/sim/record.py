@@ -186,7 +186,7 @@ def load_restart(files: Files) -> Saved:
             "there is no run to continue", where=str(path), wanted="a restart file", remedy="start without restart"
         )
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             meta = json.loads(str(arrays["meta"]))
             state = State(
                 step=int(meta["step"]),
