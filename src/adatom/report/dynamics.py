@@ -29,7 +29,7 @@ def dynamics(run: Trajectory) -> Dynamics:
     ensemble = run.start.text("ensemble", run.name).upper()
     atoms, kelvin = run.start.whole("atoms"), run.start.real("temperature_K")
     parts = [ensemble, f"{integer(atoms)} atoms" if atoms else "", f"{tidy(kelvin)} K" if kelvin else ""]
-    figures = [_temperature(run), _energy(run), _pressure(run), _pairs(run)]
+    figures = [_temperature(run), _energy(run), _pressure(run), _volume(run), _pairs(run)]
     return Dynamics(
         run.name, " · ".join(part for part in parts if part), _facts(run), [f for f in figures if f is not None]
     )
@@ -97,6 +97,15 @@ def _pressure(run: Trajectory) -> Figure | None:
     return _series(run, "pressure_GPa", "Pressure", "GPa", "@purple")
 
 
+def _volume(run: Trajectory) -> Figure | None:
+    """The volume, where a barostat moves it."""
+    values = run.columns.get("volume_A3", np.zeros(0))
+    known = values[np.isfinite(values)]
+    if known.size == 0 or np.ptp(known) == 0:
+        return None
+    return _series(run, "volume_A3", "Volume", "Å³", "@green")
+
+
 def _energy(run: Trajectory) -> Figure | None:
     """Total energy where it is conserved, potential energy where a thermostat trades it."""
     atoms = run.start.real("atoms") or 1.0
@@ -107,14 +116,14 @@ def _energy(run: Trajectory) -> Figure | None:
         return None
     change = 1e3 * (values - values[np.isfinite(values)][0]) / atoms
     keep = thin(change.shape[0], POINTS)
-    curves = [line(time[keep], change[keep], "change", "@blue", 1.3)]
+    curves = [line(time[keep], change[keep], "change", "@blue/60", 1.0)]
     title, note = "Potential energy", "change from the first frame"
     if _conserves(run):
         slope = drift(run)
         title = "Drift of the total energy"
         if slope is not None:
             fit = slope * (time - np.nanmean(time)) + np.nanmean(change)
-            curves.append(line(time[keep][[0, -1]], fit[keep][[0, -1]], "fit", "@ink", 1.2, "dash"))
+            curves.append(line(time[keep][[0, -1]], fit[keep][[0, -1]], "fit", "@ink", 1.6, "dash"))
             note = f"dashed: fit, {signed(slope, 4)} meV/atom/ps"
     look = layout(axis("time (ps)"), axis(f"ΔE ({unit})"))
     return Figure(f"{run.name}-energy", title, note, curves, look)
@@ -144,7 +153,8 @@ def _pairs(run: Trajectory) -> Figure | None:
         return None
     curves = []
     for i, (pair, g) in enumerate(found.items()):
-        curves.append(line(run.r, g, pair, SERIES[i % len(SERIES)], 1.6))
+        dash = ("solid", "dash", "dot")[i // len(SERIES) % 3]  # colours come round again: the dash tells them apart
+        curves.append(line(run.r, g, pair, SERIES[i % len(SERIES)], 1.6, dash))
     look = layout(axis("r (Å)"), axis("g(r)") | {"rangemode": "tozero"})
     look["shapes"] = [reference_line(1.0)]
     look["showlegend"] = len(found) > 1

@@ -47,12 +47,12 @@ def energy_volume_figure(curves: tuple[EnergyVolume, ...]) -> Figure | None:
     if not curves:
         return None
     traces: list[Json] = []
-    for curve, color in zip(curves, ("@blue", "@ink"), strict=False):
-        fit = _fit(curve)
-        traces += (
-            [line(*fit, f"{curve.label}, fit", color, 1.6, "solid" if color == "@blue" else "dash")] if fit else []
-        )
-        traces.append(_points(curve, color, hollow=color == "@ink"))
+    for curve in reversed(curves):  # the model on top
+        fit, ours = _fit(curve), curve is curves[0]
+        if fit:
+            style = line(*fit, f"{curve.label}, fit", "@blue" if ours else "@ink", 1.6, "solid" if ours else "dash")
+            traces.append(style | {"showlegend": False, "hoverinfo": "skip", "hovertemplate": None})
+        traces.append(_points(curve, hollow=not ours))
     look = layout(axis("volume (Å³/atom)"), axis("energy (eV/atom)"), hover="closest")
     look |= {"showlegend": True}
     difference = _difference(curves)
@@ -88,10 +88,10 @@ def _fit(curve: EnergyVolume) -> tuple[np.ndarray, np.ndarray] | None:
     return volume, birch_murnaghan(volume, *values)
 
 
-def _points(curve: EnergyVolume, color: str, hollow: bool) -> Json:
-    marker: Json = {"color": color, "size": 7}
+def _points(curve: EnergyVolume, hollow: bool) -> Json:
+    marker: Json = {"color": "@blue", "size": 5}
     if hollow:
-        marker = {"color": "@page", "size": 8, "line": {"color": color, "width": 1.6}}
+        marker = {"color": "@page", "size": 10, "line": {"color": "@ink", "width": 1.4}}
     return {
         "type": "scatter",
         "mode": "markers",

@@ -5,6 +5,7 @@ A token is ``@name`` or ``@name/40`` (40 % opaque), where ``--name`` is a colour
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ SERIES = ("@blue", "@orange", "@green", "@purple", "@sky", "@gold")
 class Figure:
     """One plot: a name unique on the page, what stands above it, and plotly's ``data`` and ``layout``.
 
-    ``shape`` is ``"line"``, ``"parity"`` or ``"wide"``: its proportions on the page.
+    ``shape`` is ``"line"``, ``"parity"`` or ``"wide"``: its proportions on the page. ``remark`` goes below.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Figure:
     data: list[Json]
     layout: Json
     shape: str = "line"
+    remark: str = ""
 
 
 def axis(title: str, log_over: np.ndarray | None = None, span: tuple[float, float] | None = None) -> Json:
@@ -45,6 +47,9 @@ def axis(title: str, log_over: np.ndarray | None = None, span: tuple[float, floa
         "tickcolor": "@line",
         "automargin": True,
         "nticks": 6,
+        "spikecolor": "@line",
+        "spikethickness": 1,
+        "spikedash": "solid",
     }
     if log_over is not None:
         look |= {"type": "log"} | _log_ticks(log_over)
@@ -75,8 +80,15 @@ def layout(x: Json, y: Json, hover: str = "x unified") -> Json:
 
 def line(x: np.ndarray, y: np.ndarray, name: str, color: str, width: float = 1.8, dash: str = "solid") -> Json:
     """A curve; gaps where a value is not finite."""
-    style = {"color": color, "width": width, "dash": dash}
-    return {"type": "scatter", "mode": "lines", "name": name, "x": plain(x), "y": plain(y), "line": style}
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": plain(x),
+        "y": plain(y),
+        "line": {"color": color, "width": width, "dash": dash},
+        "hovertemplate": f"%{{y:.4~g}}<extra>{html.escape(name)}</extra>",
+    }
 
 
 def reference_line(y: float) -> Json:

@@ -216,7 +216,7 @@ def _predictions(folder: Path) -> list[Predictions]:
 def _read_predictions(split: str, path: Path) -> Predictions:
     """Read and check one archive; nothing in it is unpickled."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             held = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise _wrong_archive(path, "a .npz of plain arrays", str(error)) from error

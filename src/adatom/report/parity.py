@@ -9,7 +9,7 @@ import numpy as np
 
 from adatom.elements import symbol
 from adatom.report.figure import Figure, Json, axis, layout, plain
-from adatom.report.format import number, plural
+from adatom.report.format import integer, number, plural
 from adatom.report.load import Predictions
 from adatom.report.tables import errors
 from adatom.units import EV_PER_A3_IN_GPA
@@ -57,14 +57,14 @@ def sample(residual: np.ndarray, limit: int = POINTS, outliers: int = OUTLIERS) 
     return np.sort(np.concatenate([order[:outliers], rest]))
 
 
-def opacity(x: np.ndarray, y: np.ndarray, bins: int = 90) -> np.ndarray:
-    """Opacity of each point: the more points share its spot, the fainter it is; a lone one is nearly opaque."""
+def density(x: np.ndarray, y: np.ndarray, bins: int = 90, dense: float = 100.0) -> np.ndarray:
+    """How crowded the spot of each point is: 0 where it stands alone, 1 from ``dense`` points in one bin on."""
     if x.size == 0:
         return np.zeros(0)
     low, high = _span(np.concatenate([x, y]))
     column, row = (np.clip(((v - low) / (high - low) * bins).astype(np.int64), 0, bins - 1) for v in (x, y))
     crowd = np.bincount(row * bins + column, minlength=bins * bins)[row * bins + column]
-    return np.asarray(np.clip(0.8 / np.sqrt(crowd), 0.08, 0.8))
+    return np.asarray(np.clip(np.log(crowd) / np.log(dense), 0.0, 1.0))
 
 
 def covers(p: Predictions, references: dict[str, float]) -> bool:
@@ -106,17 +106,18 @@ def _stress(p: Predictions) -> Cloud:
 
 def _figure(p: Predictions, name: str, title: str, unit: str, quoted: str, cloud: Cloud) -> Figure:
     drawn = sample(cloud.residual)
-    faint = np.zeros(cloud.x.size)
-    faint[drawn] = opacity(cloud.x[drawn], cloud.y[drawn])
+    shade = np.zeros(cloud.x.size)
+    shade[drawn] = density(cloud.x[drawn], cloud.y[drawn])
     kinds = p.config_types[cloud.structure]
     traces = []
     for kind in sorted(np.unique(kinds[drawn]).tolist(), key=lambda k: -int((kinds[drawn] == k).sum())):
         chosen = drawn[kinds[drawn] == kind]
-        traces.append(_markers(p, cloud, chosen, faint[chosen], str(kind), quoted))
+        traces.append(_markers(p, cloud, chosen, shade[chosen], str(kind), quoted, 0.8 if drawn.size < 3000 else 0.5))
     total = errors(cloud.residual)
     note = f"RMSE {number(total.rmse)} {quoted} · MAE {number(total.mae)}" if total else ""
+    remark = ""
     if drawn.size < cloud.x.size:
-        note += f" · {plural(drawn.size, 'point')} of {number(cloud.x.size, 6)} drawn, the worst among them"
+        remark = f"{title}: {integer(drawn.size)} of {plural(cloud.x.size, 'point')} drawn, the worst among them."
     return Figure(
         f"parity-{p.split}-{name}",
         title,
@@ -124,10 +125,13 @@ def _figure(p: Predictions, name: str, title: str, unit: str, quoted: str, cloud
         [*traces, _histogram(cloud.residual, quoted)],
         _layout(cloud, unit, quoted),
         "parity",
+        remark,
     )
 
 
-def _markers(p: Predictions, cloud: Cloud, chosen: np.ndarray, faint: np.ndarray, kind: str, quoted: str) -> Json:
+def _markers(
+    p: Predictions, cloud: Cloud, chosen: np.ndarray, shade: np.ndarray, kind: str, quoted: str, opacity: float
+) -> Json:
     """Points of one config_type. Plotly reads markup in hover texts, so names are escaped."""
     names = [html.escape(str(name)) for name in p.names]
     of = f" ({html.escape(kind)})" if kind else ""
@@ -142,7 +146,15 @@ def _markers(p: Predictions, cloud: Cloud, chosen: np.ndarray, faint: np.ndarray
             f"{names[s]}, {cloud.details[d]}"
             for s, d in zip(*(v[chosen] for v in (cloud.structure, cloud.detail)), strict=True)
         ],
-        "marker": {"color": "@blue", "size": 5, "opacity": plain(faint, 2), "line": {"width": 0}},
+        "marker": {
+            "color": plain(shade, 2),
+            "colorscale": [[0, "@blue"], [1, "@ink"]],
+            "cmin": 0,
+            "cmax": 1,
+            "size": 5,
+            "opacity": opacity,
+            "line": {"width": 0},
+        },
         "hovertemplate": "<b>%{text}</b>"
         + of
         + "<br>label %{x:.4f}<br>model %{y:.4f}<br>error %{customdata:+.4~g} "
@@ -173,7 +185,12 @@ def _layout(cloud: Cloud, unit: str, quoted: str) -> Json:
     look = layout(axis(f"label ({unit})", span=span), axis(f"model ({unit})", span=span), hover="closest")
     look["yaxis"] |= {"domain": [0.34, 1.0]}
     look["xaxis"] |= {"anchor": "y"}
-    look["xaxis2"] = axis(f"model − label ({quoted})") | {"anchor": "y2", "showgrid": False, "showline": True, "nticks": 5}
+    look["xaxis2"] = axis(f"model − label ({quoted})") | {
+        "anchor": "y2",
+        "showgrid": False,
+        "showline": True,
+        "nticks": 5,
+    }
     look["yaxis2"] = axis("") | {"domain": [0.0, 0.15], "showticklabels": False, "ticks": "", "showgrid": False}
     look["bargap"] = 0.06
     diagonal = {"color": "@muted", "width": 1}

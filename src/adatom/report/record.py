@@ -50,6 +50,11 @@ class Record:
             raise self._wrong(key, "a number", value)
         return float(value) if math.isfinite(value) else None
 
+    def extended(self, key: str) -> float | None:
+        """As ``real``, but infinities count as numbers."""
+        value = self.values.get(key)
+        return float(value) if isinstance(value, float) and math.isinf(value) else self.real(key)
+
     def whole(self, key: str) -> int | None:
         """A count, or None."""
         value = self.real(key)

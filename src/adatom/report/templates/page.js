@@ -8,7 +8,8 @@
     responsive: true,
     displaylogo: false,
     displayModeBar: touch ? false : "hover",
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+    modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]], // named one by one: plotly's own set can send data away
+    plotlyServerURL: "",
     toImageButtonOptions: { format: "svg", scale: 2 },
   };
   let kind = ""; // config_type shown in the parity plots; "" = all
@@ -22,7 +23,9 @@
     return `rgba(${r},${g},${b},${percent / 100})`;
   }
   function resolve(value, key) {
+    if (value === undefined) return value;
     if (typeof value === "string") return /color$/.test(key) && value[0] === "@" ? color(value) : value;
+    if (key === "colorscale") return value.map(([at, token]) => [at, color(token)]);
     if (Array.isArray(value)) return typeof value[0] === "object" ? value.map((item) => resolve(item, key)) : value;
     if (value === null || typeof value !== "object") return value;
     return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, resolve(v, k)]));
@@ -36,9 +39,9 @@
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: color("@muted") },
-      hoverlabel: { bgcolor: page, bordercolor: color("@line"), font: { color: color("@ink"), size: 12 }, align: "left" },
+      hoverlabel: { bgcolor: page, bordercolor: color("@line"), font: { color: color("@ink"), size: 12 }, align: "left", namelength: -1 },
       legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)", font: { color: color("@ink") } },
-      modebar: { bgcolor: "rgba(0,0,0,0)", color: color("@line"), activecolor: color("@muted") },
+      modebar: { bgcolor: page, color: color("@faint"), activecolor: color("@muted") },
       ...resolve(layout, ""),
     };
   }
@@ -46,8 +49,8 @@
     if (!name.startsWith("parity-") || kind === "") return traces;
     const faded = traces.map((trace) => {
       if (trace.type === "bar") return trace;
-      if (trace.name === kind) return { ...trace, marker: { ...trace.marker, color: "@orange", opacity: 0.85 } };
-      return { ...trace, hoverinfo: "skip", hovertemplate: null, marker: { ...trace.marker, opacity: 0.07 } };
+      if (trace.name === kind) return { ...trace, marker: { ...trace.marker, color: "@orange", colorscale: undefined, opacity: 0.85 } };
+      return { ...trace, hoverinfo: "skip", hovertemplate: null, marker: { ...trace.marker, opacity: 0.06 } };
     });
     return [...faded.filter((t) => t.name !== kind), ...faded.filter((t) => t.name === kind)];
   }

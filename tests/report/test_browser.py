@@ -1,0 +1,134 @@
+"""The report in a real browser, without a network: it opens, the plots are drawn, the tables sort."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adatom.report import write_report
+from chromium import Visit, visit
+from report.fake_run import write
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(write(tmp_path_factory.mktemp("runs") / "silicon"))
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Any, page_path: Path) -> Iterator[Visit]:
+    with visit(browser, page_path) as seen:
+        yield seen
+
+
+def test_the_page_opens_offline_without_error_warning_or_request(opened: Visit) -> None:
+    assert opened.problems == []
+    assert opened.requests == []
+    assert opened.page.title() == "silicon · adatom report"
+
+
+def test_every_plot_holds_drawn_curves_or_points(opened: Visit) -> None:
+    drawn = opened.page.evaluate(
+        """() => Object.fromEntries([...document.querySelectorAll(".canvas")].map((div) => [div.id, {
+            marks: div.querySelectorAll(".trace path.js-line, .trace path.point, .trace .point path").length,
+            width: div.querySelector("svg.main-svg")?.getBoundingClientRect().width ?? 0,
+        }]))"""
+    )
+    assert len(drawn) == 6 + 3 + 1 + 2 * 4
+    assert {name for name, plot in drawn.items() if plot["marks"] == 0 or plot["width"] < 200} == set()
+
+
+def test_clicking_a_heading_sorts_largest_first_then_smallest_first(opened: Visit) -> None:
+    heading = opened.page.locator("#errors-by-kind th button").nth(2)
+    cells = "#errors-by-kind tbody tr td:nth-of-type(2)"
+
+    def values() -> list[float]:
+        return [float(v) for v in opened.page.eval_on_selector_all(cells, "all => all.map(c => c.dataset.value)")]
+
+    assert len(values()) == 12
+    heading.click()
+    assert values() == sorted(values(), reverse=True)
+    assert opened.page.locator("#errors-by-kind th[aria-sort=descending]").count() == 1
+    heading.click()
+    assert values() == sorted(values())
+    opened.page.locator("#errors-by-kind th button").first.click()
+    names = opened.page.locator("#errors-by-kind tbody th").all_inner_texts()
+    assert names[:4] == ["beta-tin", "diamond", "eos", "interstitial"]
+    assert names.index("md900") < names.index("md1600")  # numbers inside names count as numbers
+
+
+def test_sorting_leaves_missing_values_last(opened: Visit) -> None:
+    for _ in range(2):
+        opened.page.locator("#verify-table th button", has_text="Figure").click()
+        assert "charge" in opened.page.locator("#verify-table tbody th").last.inner_text()
+
+
+def test_pointing_at_a_point_names_its_structure(opened: Visit) -> None:
+    plot = opened.page.locator("#plot-parity-test-energy")
+    plot.scroll_into_view_if_needed()
+    box = plot.locator("path.point").first.bounding_box()
+    assert box is not None
+    opened.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    text = plot.locator("g.hovertext")
+    text.wait_for(state="attached", timeout=5000)
+    assert "test.xyz.xz:" in (text.text_content() or "")
+
+
+def test_choosing_a_kind_of_structure_sets_it_off(opened: Visit) -> None:
+    marks = "all => all.map(p => getComputedStyle(p).fill + getComputedStyle(p).opacity)"
+    points = "#plot-parity-test-forces path.point"
+    before = set(opened.page.eval_on_selector_all(points, marks))
+    opened.page.select_option("select[data-highlight]", "md4000")
+    opened.page.wait_for_timeout(300)
+    chosen = opened.page.eval_on_selector_all(points, marks)
+    fresh = [mark for mark in chosen if mark not in before]
+    assert sum(mark.startswith("rgb(194, 86, 10)") for mark in fresh) == 9 * 8 * 3
+    opened.page.select_option("select[data-highlight]", "")
+
+
+def test_the_plots_follow_the_colour_scheme(opened: Visit) -> None:
+    color = "() => document.querySelector('#plot-learning-forces .xtick text').style.fill"
+    light = opened.page.evaluate(color)
+    opened.page.emulate_media(color_scheme="dark")
+    opened.page.wait_for_timeout(1500)
+    dark = opened.page.evaluate(color)
+    opened.page.emulate_media(color_scheme="light")
+    assert light == "rgb(92, 102, 112)"
+    assert dark == "rgb(156, 166, 176)"
+    assert opened.problems == []
+
+
+def test_paper_is_white_however_dark_the_screen(browser: Any, page_path: Path) -> None:
+    with visit(browser, page_path, scheme="dark") as seen:
+        seen.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert seen.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        line = "document.querySelector('#plot-learning-forces .xtick text').style.fill"
+        assert seen.page.evaluate(line) == "rgb(92, 102, 112)"
+        width = seen.page.evaluate("document.querySelector('main').getBoundingClientRect().width")
+        widest = "Math.max(...[...document.querySelectorAll('svg.main-svg')].map(s => s.getBoundingClientRect().width))"
+        assert seen.page.evaluate(widest) <= width <= 752
+        seen.page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert seen.page.evaluate(line) == "rgb(156, 166, 176)"
+
+
+def test_a_phone_scrolls_in_one_direction_only(browser: Any, page_path: Path) -> None:
+    with visit(browser, page_path, width=390, height=844, scheme="dark") as seen:
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert seen.problems == []
+
+
+def test_names_from_files_are_shown_and_never_run(browser: Any, tmp_path: Path) -> None:
+    evil = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+    folder = write(tmp_path / "run")
+    text = (folder / "data.json").read_text().replace("net force of", evil.replace('"', '\\"'))
+    (folder / "data.json").write_text(text)
+    with visit(browser, write_report(folder)) as seen:
+        assert seen.page.title() == "run · adatom report"
+        assert seen.page.locator(".findings img").count() == 0
+        assert evil in seen.page.locator(".findings").inner_text()
+        assert seen.problems == []
