@@ -11,10 +11,9 @@ from ase.eos import EquationOfState
 from adatom.errors import ConfigError, DataError
 from adatom.neighbors import graph_from_atoms
 from adatom.properties.eos import (
-    EOSConfig,
     EOSFit,
     curve_from_points,
-    energy_volume_curve,
+    energy_volume,
     fit_birch_murnaghan,
     lattice_constants,
 )
@@ -62,7 +61,7 @@ def test_noisy_points_give_what_ase_gives() -> None:
 
 def test_the_toy_has_the_bulk_modulus_of_its_own_second_derivative() -> None:
     relaxed = relax(bulk("Cu", a=3.45), toy_potential(), cell=True, smax_GPa=1e-4).require_converged().atoms
-    curve = energy_volume_curve(relaxed, toy_potential(), EOSConfig(points=9, compress=0.04, expand=0.04))
+    curve = energy_volume(relaxed, toy_potential(), points=9, span=0.04)
     v, h = relaxed.get_volume(), 0.02
     low, mid, high = (energy_per_volume(x) for x in (v - h, v, v + h))
     modulus = v * (low - 2 * mid + high) / h**2 * EV_PER_A3_IN_GPA
@@ -73,9 +72,8 @@ def test_the_toy_has_the_bulk_modulus_of_its_own_second_derivative() -> None:
 
 
 def test_a_supercell_has_the_curve_of_its_primitive_cell() -> None:
-    config = EOSConfig(points=5, relax=False)
-    one = energy_volume_curve(bulk("Cu", a=3.46), toy_potential(), config)
-    many = energy_volume_curve(bulk("Cu", a=3.46) * 2, toy_potential(), config)
+    one = energy_volume(bulk("Cu", a=3.46), toy_potential(), points=5, relax_atoms=False)
+    many = energy_volume(bulk("Cu", a=3.46) * 2, toy_potential(), points=5, relax_atoms=False)
     np.testing.assert_allclose(one.energies, many.energies, atol=1e-10)
     assert one.lattice_constants == pytest.approx(many.lattice_constants, rel=1e-8)
 
@@ -83,10 +81,10 @@ def test_a_supercell_has_the_curve_of_its_primitive_cell() -> None:
 def test_atoms_come_to_rest_at_each_volume() -> None:
     atoms = bulk("Cu", a=3.46, cubic=True)
     atoms.positions[0] += [0.2, 0.1, 0.0]
-    config = EOSConfig(points=5, compress=0.05, expand=0.05, fmax=0.001)
     seen: list[int] = []
-    curve = energy_volume_curve(atoms, toy_potential(), config, progress=lambda point, v, e: seen.append(point))
-    perfect = energy_volume_curve(bulk("Cu", a=3.46, cubic=True), toy_potential(), config)
+    settings = {"points": 5, "span": 0.05, "fmax": 0.001}
+    curve = energy_volume(atoms, toy_potential(), **settings, progress=lambda point, v, e: seen.append(point))
+    perfect = energy_volume(bulk("Cu", a=3.46, cubic=True), toy_potential(), **settings)
     np.testing.assert_allclose(curve.energies, perfect.energies, atol=1e-5)
     assert seen == [0, 1, 2, 3, 4]
 
@@ -107,9 +105,9 @@ def test_lattice_constants_are_those_of_the_conventional_cell(atoms: ase.Atoms, 
 
 def test_the_curve_is_written_as_the_report_reads_it() -> None:
     volumes = np.linspace(18.0, 23.0, 7)[::-1]
-    written = json.loads(json.dumps(curve_from_points(volumes, TRUTH.energy(volumes), bulk("Si", a=5.43)).as_json()))
+    written = json.loads(json.dumps(curve_from_points(volumes, TRUTH.energy(volumes), bulk("Si", a=5.43)).to_record()))
     assert set(written) == {"volume_A3_per_atom", "energy_eV_per_atom", "fit"}
-    assert set(written["fit"]) == {"V0_A3_per_atom", "E0_eV_per_atom", "B0_GPa", "B0_prime", "lattice_constant_A"}
+    assert {"V0_A3_per_atom", "E0_eV_per_atom", "B0_GPa", "B0_prime", "lattice_constant_A"} < set(written["fit"])
     assert written["volume_A3_per_atom"] == sorted(written["volume_A3_per_atom"])
     assert written["fit"]["lattice_constant_A"] == pytest.approx((8 * 20.4) ** (1 / 3))
 
@@ -123,11 +121,11 @@ def test_points_without_a_minimum_or_too_few_of_them_are_refused() -> None:
     with pytest.raises(DataError, match="1 not finite"):
         fit_birch_murnaghan(volumes, [np.nan, *TRUTH.energy(volumes[1:])])
     with pytest.raises(DataError, match="no minimum"):
-        energy_volume_curve(bulk("Cu", a=4.2), toy_potential(), EOSConfig(points=5, compress=0.02, expand=0.02))
+        energy_volume(bulk("Cu", a=4.2), toy_potential(), points=5, span=0.02)
 
 
 def test_a_molecule_has_no_equation_of_state() -> None:
     with pytest.raises(StressError, match="not periodic"):
-        energy_volume_curve(ase.Atoms("Cu2", [[0, 0, 0], [2.4, 0, 0]]), toy_potential())
+        energy_volume(ase.Atoms("Cu2", [[0, 0, 0], [2.4, 0, 0]]), toy_potential())
     with pytest.raises(ConfigError, match="points"):
-        EOSConfig.parse({"points": 3})
+        energy_volume(bulk("Cu"), toy_potential(), points=3)

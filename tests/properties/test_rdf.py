@@ -64,7 +64,7 @@ def test_atoms_outside_the_box_and_cells_that_change_make_no_difference() -> Non
 
 
 def test_it_is_written_as_the_report_reads_it() -> None:
-    written = json.loads(json.dumps(rdf([bulk("Si")], r_max=4.0, width=0.1).as_json()))
+    written = json.loads(json.dumps(rdf([bulk("Si")], r_max=4.0, width=0.1).to_record()))
     assert set(written) == {"r_A", "g"}
     assert len(written["r_A"]) == len(written["g"]["Si-Si"]) == 40
     assert written["r_A"][0] == pytest.approx(0.05)

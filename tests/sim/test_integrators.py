@@ -86,12 +86,12 @@ def test_the_barostat_gives_an_ideal_gas_its_exact_volume_and_fluctuation() -> N
     barostat = CellRescaling(pressure, temperature, 20.0, 1.0 / pressure, rng)
     kinetics = Kinetics(atoms, "langevin")
     volumes = []
-    for _ in range(12000):
+    for _ in range(7000):
         kinetics.draw(atoms, temperature, rng)
         barostat.apply(atoms, 1.0)
         volumes.append(atoms.get_volume())
     mean = (count + 1) * heat / pressure  # p(V) ~ V^N exp(-P V / kT)
-    blocks = np.array(volumes[500:11500]).reshape(20, -1).mean(axis=1)
+    blocks = np.array(volumes[500:6900]).reshape(20, -1).mean(axis=1)
     error = blocks.std(ddof=1) / np.sqrt(20)
     assert error < 0.03 * mean
     assert abs(blocks.mean() - mean) < 3 * error

@@ -53,11 +53,11 @@ def test_nve_conserves_momentum_and_does_not_drift() -> None:
 def test_npt_brings_a_squeezed_crystal_to_its_pressure() -> None:
     squeezed = crystal()
     squeezed.set_cell(squeezed.cell.array * 0.99, scale_atoms=True)
-    config = quiet(ensemble="npt", steps=600, temperature_K=50.0, barostat_ps=0.1, timestep_fs=2.0)
+    config = quiet(ensemble="npt", steps=300, temperature_K=50.0, barostat_ps=0.05, timestep_fs=2.0)
     done = run(squeezed, toy_potential(), config)
     pressure = np.array([t.pressure_GPa for t in done.thermo])
     assert pressure[0] > 3.0
-    assert abs(pressure[-200:].mean()) < 0.5
+    assert abs(pressure[-100:].mean()) < 0.5
     assert done.atoms.get_volume() > squeezed.get_volume() * 1.02
 
 

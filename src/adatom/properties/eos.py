@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,15 @@ from adatom.units import EV_PER_A3_IN_GPA
 
 
 class EOSConfig(Config):
-    """Volumes from ``1 - compress`` to ``1 + expand`` times that of the structure given, evenly spaced.
+    """Which volumes, and whether the atoms rest.
 
-    ``relax``: let the atoms of each volume come to rest (forces below ``fmax``, eV/Å); the shape of the cell stays.
+    ``points`` volumes from ``1 - span`` to ``1 + span`` times that of the structure given, evenly spaced. With
+    ``relax_atoms`` the atoms of each volume come to rest (forces below ``fmax``, eV/Å); the shape of the cell stays.
     """
 
-    points: int = Field(default=13, ge=5)
-    compress: float = Field(default=0.08, gt=0.0, lt=0.5)
-    expand: float = Field(default=0.08, gt=0.0, lt=1.0)
-    relax: bool = True
+    points: int = Field(default=11, ge=5)
+    span: float = Field(default=0.08, gt=0.0, lt=0.5)
+    relax_atoms: bool = True
     fmax: PositiveFloat = 0.005
 
 
@@ -44,6 +44,7 @@ class EOSFit:
     B0_GPa: float
     B0_prime: float
     rms_meV_per_atom: float  # of the points about the curve
+    lattice_constant_A: float | None = None  # a of the conventional cell, where the kind of crystal is known
 
     def energy(self, volumes: np.ndarray) -> np.ndarray:
         """Energy per atom in eV at volumes per atom in Å^3: the Birch-Murnaghan curve.
@@ -55,6 +56,10 @@ class EOSFit:
         curve: np.ndarray = self.E0_eV_per_atom + scale * ((x - 1) ** 3 * self.B0_prime + (x - 1) ** 2 * (6 - 4 * x))
         return curve
 
+    def to_record(self) -> dict[str, float | None]:
+        """The figures by name, as the report reads them."""
+        return asdict(self)
+
 
 @dataclass(frozen=True)
 class EOSCurve:
@@ -65,13 +70,12 @@ class EOSCurve:
     fit: EOSFit
     lattice_constants: tuple[float, float, float]
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values as the report reads them: points, and the fit with its lattice constant a."""
-        fit = {name: value for name, value in vars(self.fit).items() if name != "rms_meV_per_atom"}
+    def to_record(self) -> dict[str, Any]:
+        """Points and fit as plain values, as the report reads them."""
         return {
             "volume_A3_per_atom": self.volumes.tolist(),
             "energy_eV_per_atom": self.energies.tolist(),
-            "fit": fit | {"lattice_constant_A": self.lattice_constants[0]},
+            "fit": self.fit.to_record(),
         }
 
 
@@ -106,22 +110,26 @@ def fit_birch_murnaghan(volumes: Sequence[float] | np.ndarray, energies: Sequenc
     )
 
 
-def energy_volume_curve(
+def energy_volume(
     atoms: ase.Atoms,
     calculator: BaseCalculator | Potential | str | Path,
-    config: EOSConfig | None = None,
+    *,
+    points: int = 11,
+    span: float = 0.08,
+    relax_atoms: bool = True,
+    fmax: float = 0.005,
     progress: Callable[[int, float, float], None] | None = None,
 ) -> EOSCurve:
-    """Energies at isotropically scaled volumes, and their fit.
+    """Energies at isotropically scaled volumes, and their fit; the parameters are those of EOSConfig.
 
     ``progress`` is called with the number of the point, its volume and its energy (per atom). StressError without a
     volume, SimulationError when the atoms of a volume do not come to rest, DataError when the curve has no minimum.
     """
-    config = config or EOSConfig()
+    config = EOSConfig.parse({"points": points, "span": span, "relax_atoms": relax_atoms, "fmax": fmax}, where="eos")
     require_volume(atoms)
     engine = as_calculator(calculator)
     volumes, energies = [], []
-    for point, ratio in enumerate(np.linspace(1.0 - config.compress, 1.0 + config.expand, config.points)):
+    for point, ratio in enumerate(np.linspace(1.0 - config.span, 1.0 + config.span, config.points)):
         scaled = atoms.copy()
         scaled.set_cell(np.asarray(atoms.cell) * ratio ** (1.0 / 3.0), scale_atoms=True)
         volumes.append(float(scaled.get_volume()) / len(atoms))
@@ -138,7 +146,8 @@ def curve_from_points(
     order = np.argsort(volumes)
     v, e = np.asarray(volumes, dtype=np.float64)[order], np.asarray(energies, dtype=np.float64)[order]
     fit = fit_birch_murnaghan(v, e)
-    return EOSCurve(v, e, fit, lattice_constants(atoms, fit.V0_A3_per_atom))
+    a, b, c = lattice_constants(atoms, fit.V0_A3_per_atom)
+    return EOSCurve(v, e, replace(fit, lattice_constant_A=a), (a, b, c))
 
 
 def lattice_constants(atoms: ase.Atoms, volume_per_atom: float) -> tuple[float, float, float]:
@@ -173,7 +182,7 @@ def _conventional(atoms: ase.Atoms) -> tuple[np.ndarray, np.ndarray]:
 
 def _energy(atoms: ase.Atoms, calculator: BaseCalculator, config: EOSConfig) -> float:
     """Energy in eV, of the atoms at rest if so configured."""
-    if config.relax:
+    if config.relax_atoms:
         return relax(atoms, calculator, fmax=config.fmax).require_converged().energy
     atoms.calc = calculator
     return float(atoms.get_potential_energy())

@@ -24,7 +24,7 @@ class RDF:
     coordination: dict[str, np.ndarray]  # "H-O": (B,)  neighbours O of an H up to the end of the shell
     frames: int
 
-    def as_json(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         """Plain values as the report reads them."""
         return {"r_A": self.r.tolist(), "g": {pair: values.tolist() for pair, values in self.g.items()}}
 
