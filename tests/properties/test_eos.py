@@ -112,6 +112,15 @@ def test_the_curve_is_written_as_the_report_reads_it() -> None:
     assert written["fit"]["lattice_constant_A"] == pytest.approx((8 * 20.4) ** (1 / 3))
 
 
+def test_far_points_can_be_kept_out_of_the_fit() -> None:
+    volumes = np.linspace(14.0, 27.0, 27)
+    energies = TRUTH.energy(volumes) + np.where(np.abs(volumes - 20.5) > 3.0, 0.3, 0.0)  # another phase far out
+    curve = curve_from_points(volumes, energies, bulk("Si"), span=0.13)
+    assert curve.fit.B0_GPa == pytest.approx(88.3, rel=1e-6)
+    assert curve.volumes.shape == (27,)
+    assert curve_from_points(volumes, energies, bulk("Si")).fit.B0_GPa != pytest.approx(88.3, rel=0.05)
+
+
 def test_points_without_a_minimum_or_too_few_of_them_are_refused() -> None:
     volumes = np.linspace(21.0, 25.0, 7)
     with pytest.raises(DataError, match="no minimum"):

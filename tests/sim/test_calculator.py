@@ -70,6 +70,7 @@ def test_free_energy_and_atomic_energies_add_up(crystal: ase.Atoms) -> None:
     energies = crystal.get_potential_energies()
     assert energies.shape == (4,)
     assert energies.sum() == pytest.approx(energy, abs=1e-10)
+    assert crystal.calc.name == "adatom"
 
 
 def test_a_step_that_asks_for_energy_forces_and_stress_is_one_pass(

@@ -140,12 +140,20 @@ def energy_volume(
 
 
 def curve_from_points(
-    volumes: Sequence[float] | np.ndarray, energies: Sequence[float] | np.ndarray, atoms: ase.Atoms
+    volumes: Sequence[float] | np.ndarray,
+    energies: Sequence[float] | np.ndarray,
+    atoms: ase.Atoms,
+    span: float | None = None,
 ) -> EOSCurve:
-    """Curve of energies per atom (eV) at volumes per atom (Å^3) from anywhere; ``atoms`` gives the kind of crystal."""
+    """Curve of energies per atom (eV) at volumes per atom (Å^3) from anywhere; ``atoms`` gives the kind of crystal.
+
+    With ``span`` only points within this fraction of the volume of the lowest one are fitted: two curves are compared
+    fairly over the same range.
+    """
     order = np.argsort(volumes)
     v, e = np.asarray(volumes, dtype=np.float64)[order], np.asarray(energies, dtype=np.float64)[order]
-    fit = fit_birch_murnaghan(v, e)
+    near = np.abs(v / v[e.argmin()] - 1.0) <= (np.inf if span is None else span)
+    fit = fit_birch_murnaghan(v[near], e[near])
     a, b, c = lattice_constants(atoms, fit.V0_A3_per_atom)
     return EOSCurve(v, e, replace(fit, lattice_constant_A=a), (a, b, c))
 

@@ -73,6 +73,9 @@ class Calculator(AseCalculator):  # type: ignore[misc]
         """Say what else (``"forces"``, ``"stress"``) the next geometry will be asked for: one pass serves all."""
         self._expected |= set(properties)
 
+    def _get_name(self) -> str:
+        return "adatom"
+
     def check_state(self, atoms: ase.Atoms, tol: float = 0.0) -> list[str]:
         """What has changed since the last calculation, bit by bit; total charge and spin too, which ASE overlooks."""
         last = self.atoms
