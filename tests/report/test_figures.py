@@ -114,14 +114,14 @@ def test_the_residual_histogram_counts_every_point(run: Run) -> None:
 def test_a_large_set_is_sampled_the_same_way_each_time_and_keeps_its_outliers() -> None:
     residual = np.random.default_rng(3).normal(size=60_000)
     chosen = parity.sample(residual)
-    assert chosen.shape == (20_000,)
+    assert chosen.shape == (12_000,)
     assert np.unique(chosen).shape == chosen.shape
     np.testing.assert_array_equal(chosen, parity.sample(residual))
     assert set(np.argsort(-np.abs(residual))[:1000]) <= set(chosen)
     many = predictions(np.random.default_rng(0), repeats=20)
     forces = parity.parity_figures(Predictions(split="test", **many), {})[1]
-    assert sum(len(t["x"]) for t in forces.data if t["type"] == "scatter") == 20_000
-    assert "20\u202f000 of 26\u202f700 points" in forces.remark
+    assert sum(len(t["x"]) for t in forces.data if t["type"] == "scatter") == 12_000
+    assert "12\u202f000 of 26\u202f700 points" in forces.remark
 
 
 def test_density_is_zero_for_a_lone_point_and_one_in_a_crowd() -> None:

@@ -14,7 +14,7 @@ from adatom.report.load import Predictions
 from adatom.report.tables import errors
 from adatom.units import EV_PER_A3_IN_GPA
 
-POINTS = 20_000  # SVG markers a browser draws without effort
+POINTS = 12_000  # SVG markers of one plot that a browser draws and scrolls with ease
 OUTLIERS = 1_000  # always drawn, whatever is left out
 
 _AXES = "xyz"
