@@ -108,16 +108,20 @@ def verify(
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures here")] = None,
     seed: int = 0,
 ) -> None:
-    """Hold a potential to its claims: symmetries, derivatives, extensivity, smoothness, drift. Exit code 1 when one fails."""
+    """Hold a potential to its claims: symmetries, derivatives, extensivity, smoothness, drift.
+
+    Exit code 1 when one fails.
+    """
     from adatom import model_file
     from adatom.testing import verify as run_checks
+    from adatom.testing.table import verification_table
 
     potential = model_file.load(model)
     with console.status("verifying"):
         result = run_checks(potential, [_structure(path) for path in structures or ()] or None, seed=seed)
     if json_file is not None:
         result.to_json(json_file)
-    console.print(result.table())
+    console.print(verification_table(result))
     if not result.passed:
         raise typer.Exit(1)
 

@@ -36,7 +36,10 @@ def save(potential: Potential, path: str | Path) -> Path:
 
 
 def load(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Potential:
-    """Read a potential; ModelFileError when the file is missing, truncated, altered, a pickle, or from a later format."""
+    """Read a potential.
+
+    ModelFileError when the file is missing, truncated, altered, a pickle, or from a later format.
+    """
     path = Path(path)
     data = _read_bytes(path)
     card = _card_of(data, path)
@@ -63,7 +66,10 @@ def info(path: str | Path) -> dict[str, Any]:
 
 
 def describe(potential: Potential) -> dict[str, Any]:
-    """Everything but the weights, as plain JSON values: what rebuilds the potential, and what its reader should know."""
+    """Everything but the weights, as plain JSON values.
+
+    What rebuilds the potential, and what its reader should know.
+    """
     network = potential.network
     return potential.card | {
         "format": FORMAT,

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from adatom.config import Config
+from adatom.config import Config as BaseConfig
 from adatom.graph import Graph
 
 
@@ -34,8 +34,8 @@ class Claims(NamedTuple):
 class Model(nn.Module, ABC):
     """Base of all architectures. ``config`` rebuilds the network; ``cutoff`` (Å) is the reach of its edges."""
 
-    Config: ClassVar[type[Config]]
-    config: Config
+    Config: ClassVar[type[BaseConfig]]
+    config: BaseConfig
     claims: Claims
     cutoff: float
 

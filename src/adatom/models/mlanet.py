@@ -1,27 +1,32 @@
 """MLANet: message passing by dual-path equivariant graph attention.
 
-Bi, Zhao, Sun, Hu, Lu, Cheng, arXiv:2603.22810 (2026). The published text leaves choices open; equation numbers below are the paper's.
+Bi, Zhao, Sun, Hu, Lu, Cheng, arXiv:2603.22810 (2026). The published text leaves choices open; equation numbers below
+are the paper's.
 
-An atom carries features of several degrees, x (L2, C). It looks at its neighbours through two paths: what a neighbour is (value path)
-and how the pair stands in space (query path), mixed by a gate and weighted by attention:
+An atom carries features of several degrees, x (L2, C). It looks at its neighbours through two paths: what a neighbour
+is (value path) and how the pair stands in space (query path), mixed by a gate and weighted by attention:
 
-    m_i = sum_j a_ij [ g_ij W_V x_j + (1 - g_ij) Q_ij ],   Q_ij = W_Q x_i + E_ij,   E_ij = edge features of r_ij        (4)-(9)
+    m_i = sum_j a_ij [ g_ij W_V x_j + (1 - g_ij) Q_ij ],   Q_ij = W_Q x_i + E_ij,   E_ij = edge features of r_ij
+    (4)-(9)
 
 Two forms:
 
-``paper``    as published: softmax over neighbours, pooled energy [sum, mean, max], direct force and stress heads. Its energy is not
+``paper``    as published: softmax over neighbours, pooled energy [sum, mean, max], direct force and stress heads. Its
+energy is not
              extensive, jumps at the cutoff, and its forces are not derivatives of it.
-``default``  the same attention made sound: weights fade at the cutoff and share with a null token, the harmonics of E_ij carry radial
-             functions, features couple once per atom after the sum, the energy is a sum over atoms that is exactly zero for a lone
-             one, and forces and stress are its derivatives.
+``default``  the same attention made sound: weights fade at the cutoff and share with a null token, the harmonics of
+E_ij carry radial
+             functions, features couple once per atom after the sum, the energy is a sum over atoms that is exactly zero
+             for a lone one, and forces and stress are its derivatives.
 
-Shapes: N atoms, E edges, M neighbours (padded), C channels, L2 = (l_max + 1)^2 harmonics, H heads, D channels of a head, B radial functions.
+Shapes: N atoms, E edges, M neighbours (padded), C channels, L2 = (l_max + 1)^2 harmonics, H heads, D channels of a
+head, B radial functions.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -32,7 +37,7 @@ from adatom.config import Config
 from adatom.elements import MAX_Z
 from adatom.graph import Graph, edge_vectors, sum_by_owner
 from adatom.models.base import Claims, Model, NetworkOutput
-from adatom.nn.equivariant import Coupling, DegreeLinear, Gate
+from adatom.nn.equivariant import Coupling, DegreeLinear, Gate, Linear
 from adatom.nn.radial import bessel, envelope
 from adatom.nn.slots import Slots, gather_neighbours, index_slots, pad_edges
 from adatom.nn.spherical import SphericalHarmonics, coupling
@@ -45,7 +50,10 @@ SIZES: dict[str, dict[str, int]] = {
 
 
 class MLANetConfig(Config):
-    """``size`` sets the numbers that are not given; ``mean_neighbours`` is measured on the training data when not given."""
+    """``size`` sets the numbers that are not given.
+
+    ``mean_neighbours`` is measured on the training data when not given.
+    """
 
     architecture: Literal["mlanet"] = "mlanet"
     form: Literal["default", "paper"] = "default"
@@ -80,7 +88,7 @@ class MLANetConfig(Config):
 class MLANet(Model):
     """Invariant energies of atoms (and direct forces and stress in the ``paper`` form) from a graph."""
 
-    Config: ClassVar[type[Config]] = MLANetConfig
+    Config = MLANetConfig
     config: MLANetConfig
 
     def __init__(self, config: MLANetConfig) -> None:
@@ -128,9 +136,14 @@ class DefaultBody(nn.Module):
         self.readouts = nn.ModuleList(Readout(config.channels, config.readout) for _ in range(config.layers))
 
     def forward(self, graph: Graph, species: Tensor, r: Tensor, y: Tensor) -> NetworkOutput:
-        """Sum of what each layer's scalars say, relative to the atom without neighbours: a lone atom gives exactly zero."""
+        """Sum of what each layer's scalars say, relative to the atom without neighbours.
+
+        A lone atom gives exactly zero.
+        """
         fade = envelope(r, self.cutoff)
-        edge = torch.cat([fade.unsqueeze(1), bessel(r, self.cutoff, self.radial) * fade.unsqueeze(1), y], dim=1)
+        edge = torch.cat(
+            [fade.unsqueeze(1), bessel(r, self.cutoff, self.radial) * (self.cutoff**1.5 * fade.unsqueeze(1)), y], dim=1
+        )
         slots = index_slots(graph.edges, graph.slots, graph.reverse, r.dtype)
         padded = pad_edges(edge, slots)  # (N, M, 1 + B + L2)
         neighbours = Neighbours(
@@ -149,7 +162,7 @@ class Readout(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.hidden, self.out = nn.Linear(channels, width), nn.Linear(width, 1, bias=False)
+        self.hidden, self.out = Linear(channels, width, bias=True), Linear(width, 1)
 
     def forward(self, scalars: Tensor) -> Tensor:
         """One hidden layer."""
@@ -161,14 +174,16 @@ class DefaultLayer(nn.Module):
     """Attention over neighbours, couplings on the atom, gated update.
 
         s_ij = x_i^T A x_j / sqrt(dim) + b(r)^T (u_i + u_j + u)                 attention logit, per head
-        a_ij = 2 sqrt(n) f(r) e^s_ij / (n e^c + sum_k f(r) e^s_ik)              fades at the cutoff; n e^c is the null token
+        a_ij = 2 f(r) e^s_ij / (n e^c + sum_k f(r) e^s_ik)              fades at the cutoff; n e^c is the null
+        token
         g_ij = sigmoid(b(r)^T v_j)                                              which path
         m    = sum_j a g W_V x_j + sum_j a (1 - g) (W_Q x_i + R_l(r_ij) Y_l(r_ij))
         x   <- x + W Gate( W_o [ m || m (x) W m || (m (x) W m) (x) m ] )
 
-    A = W_Q^T W_K is the query-key product of (5), (6); n is the mean number of neighbours, and with 2 sqrt(n) a message has unit
-    variance. Without neighbours m = 0 and x stays as it is. Keys, values and the neighbours' own logits come with one gather of x, and
-    all work per edge is a small matrix product. The first layer receives scalars only, the last one returns scalars only.
+    A = W_Q^T W_K is the query-key product of (5), (6); n is the mean number of neighbours, and with 2 sqrt(n) a message
+    has unit variance. Without neighbours m = 0 and x stays as it is. Keys, values and the neighbours' own logits come
+    with one gather of x, and all work per edge is a small matrix product. The first layer receives scalars only, the
+    last one returns scalars only.
     """
 
     def __init__(self, config: MLANetConfig, first: bool, last: bool) -> None:
@@ -178,14 +193,13 @@ class DefaultLayer(nn.Module):
         self.heads, self.l_max, self.l_out, self.radial = H, config.l_max, l_out, B
         self.mean_neighbours = config.mean_neighbours or 30.0
         self.score = DegreeLinear(l_in, C, H * C, gain=1 / math.sqrt(C * (l_in + 1) ** 2))
-        self.own = nn.Linear(C, H * B, bias=False)  # u_i
-        self.other = nn.Linear(C, 2 * H * B, bias=False)  # u_j and v_j
-        self.free = nn.Linear(B, H, bias=False)  # u
+        self.own = Linear(C, H * B)  # u_i
+        self.other = Linear(C, 2 * H * B)  # u_j and v_j
+        self.free = nn.Parameter(torch.randn(H, B))  # u
         self.null = nn.Parameter(torch.zeros(H))  # c
         self.query = DegreeLinear(l_in, C, C)
         self.value = DegreeLinear(l_in, H * C, C)
-        self.radials = nn.Linear(B, (config.l_max + 1) * C, bias=False)  # R_l
-        nn.init.normal_(self.radials.weight)
+        self.radials = Linear(B, (config.l_max + 1) * C)  # R_l
         self.edge = DegreeLinear(config.l_max, C, C)
         self.mix = DegreeLinear(config.l_max, C, C)
         self.second = Coupling(config.l_max, config.l_max, C)
@@ -208,17 +222,18 @@ class DefaultLayer(nn.Module):
         packed = torch.cat([x.flatten(1), self.other(x[:, 0])], dim=1)
         gathered = gather_neighbours(packed, neighbours.slots)  # (N, M, L C + 2 H B)
         x_j, u_j = gathered[..., : L * C], gathered[..., L * C :].unflatten(2, (2 * H, B))
-        said = (u_j * neighbours.radial.unsqueeze(2)).sum(-1).transpose(1, 2)  # (N, 2 H, M)
+        said = (u_j * neighbours.radial.unsqueeze(2)).sum(-1).transpose(1, 2) / math.sqrt(B)  # (N, 2 H, M)
         score = self.score(x).view(N, L, H, C).transpose(1, 2).reshape(N, H, L * C)
-        logits = (
+        about = self.own(x[:, 0]).view(N, H, B) + self.free
+        logits = 0.5 * (
             torch.bmm(score, x_j.transpose(1, 2))
-            + torch.bmm(self.own(x[:, 0]).view(N, H, B) + self.free.weight, neighbours.radial.transpose(1, 2))
+            + torch.bmm(about, neighbours.radial.transpose(1, 2)) / math.sqrt(B)
             + said[:, :H]
         )
         top = (logits * neighbours.slots.filled).amax(-1, keepdim=True).detach().clamp(min=0)  # cancels: no overflow
         weights = neighbours.fade.unsqueeze(1) * torch.exp(logits - top)  # (N, H, M)
         null = self.mean_neighbours * torch.exp(self.null.view(1, H, 1) - top)
-        weights = weights * (2 * math.sqrt(self.mean_neighbours) / (null + weights.sum(-1, keepdim=True)))
+        weights = weights * (2 / (null + weights.sum(-1, keepdim=True)))
         valued = weights * torch.sigmoid(said[:, H:])
         asked = weights - valued
         values = torch.bmm(valued, x_j).view(N, H, L, C).transpose(1, 2).reshape(N, L, H * C)
@@ -317,7 +332,7 @@ class PaperLayer(nn.Module):
         (N, L, C), H = x.shape, self.heads
 
         def heads(features: Tensor) -> Tensor:
-            return features.unflatten(2, (H, C))  # (..., L2, H, C)
+            return features.view(*features.shape[:2], H, C)  # (..., L2, H, C)
 
         harmonics = self.edge_harmonics.index_select(0, self.degree) * y.unsqueeze(2)  # (E, L2, H C)
         radial = torch.cat([self.edge_radial(e).unsqueeze(1), torch.zeros_like(harmonics[:, 1:])], dim=1)
@@ -337,7 +352,8 @@ class PaperLayer(nn.Module):
         scaled = weight / torch.sqrt(2 * torch.arange(weight.shape[0], device=a.device, dtype=a.dtype) + 1).view(
             -1, 1, 1
         )
-        return (scaled.index_select(0, self.degree) * a * b).sum((1, 3))
+        scalar: Tensor = (scaled.index_select(0, self.degree) * a * b).sum((1, 3))
+        return scalar
 
 
 def _segment_softmax(logits: Tensor, segment: Tensor, count: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Operators on features of several degrees, laid out (N, L2, C): atoms, harmonics, channels.
 
-All of them commute with rotations and inversion: channels mix within a degree, degrees mix through couplings, and only scalars
-(the first harmonic) pass through nonlinearities.
+All of them commute with rotations and inversion: channels mix within a degree, degrees mix through couplings, and only
+scalars (the first harmonic) pass through nonlinearities.
 """
 
 from __future__ import annotations
@@ -15,27 +15,48 @@ from torch.nn.functional import silu
 from adatom.nn.spherical import coupling, coupling_paths, degrees
 
 
+class Linear(nn.Module):
+    """y = x W / sqrt(C_in) + b with weights of unit variance.
+
+    The factor stands outside the weights, here and in all operators below: one learning rate then moves every weight by
+    the same fraction of its size, whatever the width.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, bias: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(channels_in, channels_out))
+        self.bias = nn.Parameter(torch.zeros(channels_out)) if bias else None
+        self.scale = 1 / math.sqrt(channels_in)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix the last axis."""
+        y = x @ (self.weight * self.scale)
+        return y if self.bias is None else y + self.bias
+
+
 class DegreeLinear(nn.Module):
-    """y_lm = x_lm W_l without bias: (N, L2, C_in) -> (N, L2, C_out); weights of unit variance over C_in."""
+    """y_lm = gain x_lm W_l / sqrt(C_in): (N, L2, C_in) -> (N, L2, C_out); no bias, weights of unit variance."""
 
     def __init__(self, l_max: int, channels_in: int, channels_out: int, gain: float = 1.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(l_max + 1, channels_in, channels_out) * (gain / math.sqrt(channels_in)))
+        self.weight = nn.Parameter(torch.randn(l_max + 1, channels_in, channels_out))
+        self.scale = gain / math.sqrt(channels_in)
         self.register_buffer("degree", torch.tensor(degrees(l_max)), persistent=False)
 
     degree: Tensor  # (L2,)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix channels."""
-        weight = self.weight.index_select(0, self.degree)  # (L2, C_in, C_out)
+        weight = (self.weight * self.scale).index_select(0, self.degree)  # (L2, C_in, C_out)
         return torch.bmm(x.transpose(0, 1), weight).transpose(0, 1)
 
 
 class Coupling(nn.Module):
-    """z_l3 = sum over paths w_path,c (x_l1,c (x) y_l2,c)_l3, channel by channel: (N, L2, C), (N, L2, C) -> (N, (l_out+1)^2, C).
+    """z_l3 = sum over paths w_path,c (x_l1,c (x) y_l2,c)_l3, channel by channel: (N, L2, C), (N, L2, C) -> (N,
+    (l_out+1)^2, C).
 
-    The couplings of all paths are first summed with their weights into one (L2 L2, out) matrix per channel: one batched product does
-    the whole tensor product, once per atom.
+    The couplings of all paths are first summed with their weights into one (L2 L2, out) matrix per channel: one batched
+    product does the whole tensor product, once per atom.
     """
 
     def __init__(self, l_max: int, l_out: int, channels: int) -> None:
@@ -61,12 +82,15 @@ class Coupling(nn.Module):
 
 
 class Gate(nn.Module):
-    """SiLU on scalars, a sigmoid of the scalars times every higher degree: (N, L2, C) -> (N, L2, C); zero stays zero."""
+    """SiLU on scalars, a sigmoid of the scalars times every higher degree: (N, L2, C) -> (N, L2, C).
+
+    Zero stays zero.
+    """
 
     def __init__(self, l_max: int, channels: int) -> None:
         super().__init__()
         self.l_max, self.channels = l_max, channels
-        self.gate = nn.Linear(channels, l_max * channels) if l_max else None
+        self.gate = Linear(channels, l_max * channels, bias=True) if l_max else None
         self.register_buffer("degree", torch.tensor(degrees(l_max)[1:], dtype=torch.int64) - 1, persistent=False)
 
     degree: Tensor  # (L2 - 1,)

@@ -20,6 +20,9 @@ def envelope(r: Tensor, cutoff: float, power: int = 6) -> Tensor:
 
 
 def bessel(r: Tensor, cutoff: float, count: int) -> Tensor:
-    """b_n(r) = sqrt(2/r_c) sin(n pi r / r_c) / r for n = 1 .. count, orthonormal on [0, r_c] with weight r^2: (..., count)."""
+    """b_n(r) = sqrt(2/r_c) sin(n pi r / r_c) / r for n = 1 .. count, orthonormal on [0, r_c] with weight r^2.
+
+    (..., count).
+    """
     n = torch.arange(1, count + 1, dtype=r.dtype, device=r.device)
     return math.sqrt(2 / cutoff) * torch.sin(r.unsqueeze(-1) * (n * (math.pi / cutoff))) / r.unsqueeze(-1)

@@ -1,7 +1,8 @@
 """Edge list <-> padded neighbours, without scattered additions: the backward of a gather is a gather.
 
-N atoms, E edges sorted by centre, M slots per atom. Every edge (i, j) must have its reverse (j, i) in the list; then what flows back to
-an atom from the edges that point at it can be collected from its own slots. Sums are done in a fixed order: results repeat bit by bit.
+N atoms, E edges sorted by centre, M slots per atom. Every edge (i, j) must have its reverse (j, i) in the list; then
+what flows back to an atom from the edges that point at it can be collected from its own slots. Sums are done in a fixed
+order: results repeat bit by bit.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ def pad_edges(values: Tensor, slots: Slots) -> Tensor:
 
 
 def gather_neighbours(values: Tensor, slots: Slots) -> Tensor:
-    """Values of atoms (N, F) at their neighbours (N, M, F). Empty slots hold some atom's values: weigh them with zero."""
+    """Values of atoms (N, F) at their neighbours (N, M, F). Empty slots hold some atom's values.
+
+    Weigh them with zero.
+    """
     atoms, _, width = slots.filled.shape
     gathered: Tensor = _Gather.apply(values, slots.neighbour, slots.opposite, slots.filled)
     return gathered.view(atoms, width, values.shape[1])
@@ -103,7 +107,10 @@ class _Gather(torch.autograd.Function):
 
 
 class _Collect(torch.autograd.Function):
-    """(N*M, F) -> (N, F): each atom sums what its neighbours hold about it, read from the reverse edges in its own slots."""
+    """(N*M, F) -> (N, F).
+
+    Each atom sums what its neighbours hold about it, read from the reverse edges in its own slots.
+    """
 
     @staticmethod
     def forward(values: Tensor, neighbour: Tensor, opposite: Tensor, filled: Tensor) -> Tensor:

@@ -42,8 +42,8 @@ def reference_harmonics(directions: np.ndarray, l_max: int) -> np.ndarray:
 def coupling(l1: int, l2: int, l3: int) -> np.ndarray:
     """Coupling tensor (2 l1 + 1, 2 l2 + 1, 2 l3 + 1) of the parity-even path l1 x l2 -> l3 (l1 + l2 + l3 even).
 
-    Proportional to the integral of Y_l1 Y_l2 Y_l3 over the sphere, done exactly by quadrature, and normalised so that the squares
-    sum to 2 l3 + 1: two inputs of unit variance give an output of unit variance.
+    Proportional to the integral of Y_l1 Y_l2 Y_l3 over the sphere, done exactly by quadrature, and normalised so that
+    the squares sum to 2 l3 + 1: two inputs of unit variance give an output of unit variance.
     """
     order = (l1 + l2 + l3) // 2 + 1
     heights, weights = np.polynomial.legendre.leggauss(order)
@@ -71,7 +71,10 @@ def coupling_paths(l_max: int, l_out: int) -> list[tuple[int, int, int]]:
 
 
 class SphericalHarmonics(nn.Module):
-    """Y_lm of unit vectors (..., 3) -> (..., L2), by recursion: Y_l is the coupling of Y_1 with Y_(l-1), one matrix product each."""
+    """Y_lm of unit vectors (..., 3) -> (..., L2), by recursion.
+
+    Y_l is the coupling of Y_1 with Y_(l-1), one matrix product each.
+    """
 
     def __init__(self, l_max: int) -> None:
         super().__init__()

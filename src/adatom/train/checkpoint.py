@@ -46,8 +46,8 @@ def scatter(
     t = checkpoint.tensors
     network.load_state_dict({k.removeprefix("network."): v for k, v in t.items() if k.startswith("network.")})
     for name, values in averages.items():
-        for index, value in enumerate(values):
-            value.copy_(t[f"{name}.{index}"])
+        for place, value in enumerate(values):
+            value.copy_(t[f"{name}.{place}"])
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in t.items():
         if key.startswith("optimizer."):
@@ -57,7 +57,10 @@ def scatter(
 
 
 def write(checkpoint: Checkpoint, path: Path) -> None:
-    """Write atomically; CheckpointError when the disk is full or not writable, the previous checkpoint still in place."""
+    """Write atomically.
+
+    CheckpointError when the disk is full or not writable, the previous checkpoint still in place.
+    """
     try:
         write_atomically(path, pack_tensors(checkpoint.tensors, {"state": json.dumps(checkpoint.state)}))
     except OSError as error:

@@ -64,8 +64,8 @@ def progress_of(limits: Limits, state: State, epochs: float) -> float:
 class Trainer:
     """Fits a potential to a training set; ``run`` receives log and checkpoints.
 
-    After ``fit`` the potential carries the averaged weights with the lowest validation loss (the last ones when there is no
-    validation set).
+    After ``fit`` the potential carries the averaged weights with the lowest validation loss (the last ones when there
+    is no validation set).
     """
 
     def __init__(
@@ -235,7 +235,10 @@ class Trainer:
 
 
 def _share(plan: list[list[int]], rank: int, world: int) -> list[list[int]]:
-    """The batches of one process; the first ones come twice where the count does not divide, so that all take equal steps."""
+    """The batches of one process.
+
+    The first ones come twice where the count does not divide, so that all take equal steps.
+    """
     if world == 1:
         return plan
     even = plan + plan[: -len(plan) % world]

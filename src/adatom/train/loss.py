@@ -26,8 +26,9 @@ class LateWeights(Config):
 class LossConfig(Config):
     """Weights and shapes of the terms.
 
-    ``huber_*`` are the errors (eV/atom, eV/Å, eV/Å^3) at which a Huber loss turns from a parabola into a line. ``allow_missing``
-    names labels that some structures may lack: they are left out of the loss there, and counted in the data table.
+    ``huber_*`` are the errors (eV/atom, eV/Å, eV/Å^3) at which a Huber loss turns from a parabola into a line.
+    ``allow_missing`` names labels that some structures may lack: they are left out of the loss there, and counted in
+    the data table.
     """
 
     kind: Kind = "huber"

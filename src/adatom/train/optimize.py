@@ -69,7 +69,10 @@ class Schedule:
 
 
 class RunningAverage:
-    """Exponential moving average of all parameters: w <- d w + (1 - d) theta, with a short memory in the first steps."""
+    """Exponential moving average of all parameters.
+
+    W <- d w + (1 - d) theta, with a short memory in the first steps.
+    """
 
     def __init__(self, parameters: Iterable[nn.Parameter], decay: float) -> None:
         self.live = list(parameters)

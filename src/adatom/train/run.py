@@ -101,7 +101,7 @@ def train(
 
 
 def read_sets(config: DataConfig, needed: set[str], console: Console) -> Sets:
-    """Read all files, show what was found, split, and make sure that labels are there and no test structure is trained on."""
+    """Read all files, show what was found, split; labels must be there, and no test structure in the training set."""
     found: dict[str, list[Found]] = {}
     parts: dict[str, list[Structure]] = {"valid": [], "test": []}
     everything, found["train"] = read(config.train, config.keys, config.units)
