@@ -43,7 +43,7 @@ class Scale(NamedTuple):
     stress: float  # eV/Å^3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bench:
     """A potential, samples, and what the potential says about them.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import ase
 import numpy as np
 
-from adatom.testing.bench import Bench, Measured, worst
+from adatom.testing.bench import Bench, Measured, Outcome, worst
 from adatom.testing.structures import cluster
 
 STEP = 1e-3  # Å
@@ -57,18 +58,17 @@ def flare_of_last_neighbour(bench: Bench) -> Measured:
 def jump(values: np.ndarray) -> np.ndarray:
     """Mismatch at the midpoint of every interval between the lines through the two points before and the two after it.
 
-    ``values`` (n, ...) on an even grid -> (n - 3, ...). A step discontinuity shows in full, a smooth curve vanishes as
-    h^3, and a kink on a midpoint does not show at all: a slope may change there, a value may not.
+    ``values`` (n, ...) on an even grid of step h -> (n - 3, ...). A step discontinuity shows in full, a smooth curve
+    vanishes as h^3, and a kink shows by no more than h/2 times its change of slope: slopes may change, values may not.
     """
     left = values[1:-2] + 0.5 * (values[1:-2] - values[:-3])
     right = values[2:-1] - 0.5 * (values[3:] - values[2:-1])
     return np.asarray(np.abs(left - right))
 
 
-def _largest_jump(bench: Bench, lines: Sequence[tuple[str, list[ase.Atoms]]], of_forces: bool) -> Measured:
+def _largest_jump(bench: Bench, lines: Sequence[tuple[str, list[Outcome]]], of_forces: bool) -> Measured:
     figures = []
-    for name, frames in lines:
-        outcomes = bench.run(frames, forces=of_forces, stress=False)
+    for name, outcomes in lines:
         values = np.array([o.forces.ravel() if of_forces else [o.energy] for o in outcomes])  # (frames, components)
         steps = np.abs(np.diff(values, axis=0)).max(axis=1)
         typical = bench.scale.force if of_forces else bench.scale.energy
@@ -86,10 +86,11 @@ def _pairs(bench: Bench) -> list[tuple[str, tuple[int, int]]]:
     return [(name, (int(numbers[0]), int(numbers[1]))) for name, numbers in found[:3]]
 
 
-def _leaving(bench: Bench) -> list[tuple[str, list[ase.Atoms]]]:
+@lru_cache(maxsize=1)  # one bench is measured at a time: energies and forces come from the same scan
+def _leaving(bench: Bench) -> list[tuple[str, list[Outcome]]]:
     """Dimers drawn apart through the cutoff, a midpoint of the grid."""
     distances = bench.cutoff + STEP * (np.arange(-LAST, GONE) + 0.5)
-    return [(name, _dimers(numbers, distances)) for name, numbers in _pairs(bench)]
+    return [(name, bench.run(_dimers(numbers, distances), stress=False)) for name, numbers in _pairs(bench)]
 
 
 def _dimers(numbers: tuple[int, int], distances: np.ndarray) -> list[ase.Atoms]:
@@ -97,7 +98,8 @@ def _dimers(numbers: tuple[int, int], distances: np.ndarray) -> list[ase.Atoms]:
     return [ase.Atoms(numbers=numbers, positions=[np.zeros(3), d * direction]) for d in distances]
 
 
-def _crossing(bench: Bench) -> list[tuple[str, list[ase.Atoms]]]:
+@lru_cache(maxsize=1)
+def _crossing(bench: Bench) -> list[tuple[str, list[Outcome]]]:
     """An atom bound to one cluster recedes from an atom of another through the cutoff, a midpoint of the grid."""
     rng = bench.rng()
     numbers = next(s.atoms.numbers for s, _ in bench.open_samples() if len(s.atoms) > 2)
@@ -116,5 +118,5 @@ def _crossing(bench: Bench) -> list[tuple[str, list[ase.Atoms]]]:
             frame = whole.copy()
             frame.positions[len(near) + b] += offset * axis
             frames.append(frame)
-        lines.append((f"scan {k + 1}", frames))
+        lines.append((f"scan {k + 1}", bench.run(frames, stress=False)))
     return lines

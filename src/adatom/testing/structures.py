@@ -100,8 +100,8 @@ def crystal(elements: Sequence[int], spacing: Spacing, rng: np.random.Generator)
     else:
         atoms = bulk("NaCl", "rocksalt", a=2.0, cubic=True)
         atoms.numbers = _fill(elements, len(atoms), rng)
-        length = float(np.mean([spacing.between(a, b) for a in elements for b in elements]))
-        atoms.set_cell(1.1 * length * np.asarray(atoms.cell), scale_atoms=True)
+        length = max(spacing.between(a, b) for a in elements for b in elements)
+        atoms.set_cell(1.15 * length * np.asarray(atoms.cell), scale_atoms=True)
     atoms.positions += rng.normal(scale=0.06, size=(len(atoms), 3))
     return atoms
 
@@ -109,8 +109,8 @@ def crystal(elements: Sequence[int], spacing: Spacing, rng: np.random.Generator)
 def thin_cell(elements: Sequence[int], spacing: Spacing, rng: np.random.Generator) -> ase.Atoms:
     """Two atoms in a sheared cell shorter than common cutoffs: atoms neighbour their own images."""
     numbers = _fill(elements, 2, rng)
-    length = max(spacing.between(a, b) for a in numbers for b in numbers)
-    cell = length * np.array([[1.30, 0.0, 0.0], [0.45, 1.25, 0.0], [-0.40, 0.35, 1.35]])
+    length = max(spacing.between(a, b) for a in elements for b in elements)
+    cell = length * np.array([[1.50, 0.0, 0.0], [0.50, 1.45, 0.0], [-0.45, 0.40, 1.55]])  # room as in a solid
     fractional = np.array([[0.02, 0.07, -0.05], [0.46, 0.55, 0.52]])
     return ase.Atoms(numbers=numbers, positions=fractional @ cell, cell=cell, pbc=True)
 
@@ -118,7 +118,7 @@ def thin_cell(elements: Sequence[int], spacing: Spacing, rng: np.random.Generato
 def slab(elements: Sequence[int], spacing: Spacing, rng: np.random.Generator) -> ase.Atoms:
     """Four buckled atoms and one on top, periodic in two directions."""
     numbers = _fill(elements, 5, rng)
-    length = 1.15 * max(spacing.between(a, b) for a in numbers for b in numbers)
+    length = 1.15 * max(spacing.between(a, b) for a in elements for b in elements)
     flat = length * np.array([[0, 0, 0], [1, 0, 0.1], [0, 1, 0.15], [1, 1, -0.1], [0.5, 0.5, 0.8]])
     positions = flat + rng.normal(scale=0.05, size=(5, 3))
     return ase.Atoms(numbers=numbers, positions=positions, cell=[2 * length, 2 * length, 0], pbc=[True, True, False])

@@ -35,6 +35,11 @@ class Check:
     verdict: Verdict
     detail: str
 
+    @property
+    def missed(self) -> bool:
+        """The promise does not hold, whether it was made or not."""
+        return self.verdict in ("fail", "not claimed")
+
 
 @dataclass(frozen=True)
 class Verification:
