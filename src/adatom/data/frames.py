@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from io import StringIO
@@ -14,13 +15,16 @@ from typing import IO, Any, Final, NamedTuple
 import ase
 import ase.db.core
 import ase.io
-from ase.io.extxyz import read_xyz
+import numpy as np
+from ase.io.extxyz import key_val_str_to_dict, read_xyz
 
 from adatom.config import nearest
 from adatom.errors import DataError
 
 OPENERS: Final[dict[str, Callable[..., IO[str]]]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 BROKEN: Final = (EOFError, OSError, lzma.LZMAError, zlib.error, UnicodeDecodeError)
+
+TENSOR: Final = re.compile(r"\b(?P<name>stress|virial)\s*=\s*[\"'{[](?P<numbers>[^\"'}\]]*)[\"'}\]]")
 
 
 class Frame(NamedTuple):
@@ -121,7 +125,7 @@ def _xyz_frames(text: str, path: Path) -> Iterator[Frame]:
                 remedy="the file is truncated: copy it again or cut its last frame (a whole file ends with a newline)",
             )
         try:
-            atoms = next(read_xyz(StringIO("\n".join(rows) + "\n"), 0))
+            atoms = next(read_xyz(StringIO("\n".join(rows) + "\n"), 0, _comment))
         except Exception as error:  # ASE raises whatever its converters raise; it becomes one typed error
             raise DataError(
                 "this frame is not extended XYZ",
@@ -131,6 +135,18 @@ def _xyz_frames(text: str, path: Path) -> Iterator[Frame]:
             ) from error
         yield _frame(atoms)
         at, frame = end, frame + 1
+
+
+def _comment(line: str) -> dict[str, Any]:
+    """Fields of a comment line; ``stress`` and ``virial`` as plain rows of numbers, of which ASE takes nine alone."""
+    rows: dict[str, np.ndarray] = {}
+
+    def take(match: re.Match[str]) -> str:
+        rows[match["name"]] = np.array(match["numbers"].split(), dtype=np.float64)
+        return ""
+
+    fields: dict[str, Any] = key_val_str_to_dict(TENSOR.sub(take, line))
+    return {**fields, **rows}
 
 
 def _cut_short(rows: list[str]) -> bool:
