@@ -103,6 +103,13 @@ def test_nothing_is_computed_twice_for_one_geometry(crystal: ase.Atoms, monkeypa
     assert len(passes) == 1
 
 
+def test_results_of_another_geometry_are_not_kept(crystal: ase.Atoms) -> None:
+    crystal.calc.calculate(crystal, ["energy", "stress", "energies"])
+    crystal.positions[0] += 0.1
+    crystal.calc.calculate(crystal, ["energy"])
+    assert set(crystal.calc.results) == {"energy", "free_energy"}
+
+
 def test_another_total_charge_asks_for_another_calculation(crystal: ase.Atoms) -> None:
     crystal.get_potential_energy()
     assert not crystal.calc.calculation_required(crystal, ["energy"])

@@ -66,13 +66,14 @@ def test_bussi_aims_at_the_freedoms_that_are_there() -> None:
     atoms.calc = IdealGas()
     kinetics = Kinetics(atoms, "bussi")
     kinetics.draw(atoms, 300.0, rng)
-    dynamics = integrator(atoms, "bussi", 1.0, 300.0, 0.01, kinetics, rng)
+    dynamics = integrator(atoms, "bussi", 1.0, 300.0, 0.001, kinetics, rng)
     temperatures = []
     for _ in range(4000):
         dynamics.step()
         temperatures.append(kinetics.temperature(atoms))
     blocks = np.array(temperatures).reshape(20, -1).mean(axis=1)
     assert abs(blocks.mean() - 300.0) < 3 * blocks.std(ddof=1) / np.sqrt(20)  # 3N freedoms would give 400 K
+    assert np.std(temperatures) == pytest.approx(300.0 * np.sqrt(2 / 9), rel=0.07)
 
 
 def test_the_barostat_gives_an_ideal_gas_its_exact_volume_and_fluctuation() -> None:

@@ -104,9 +104,18 @@ def test_other_species_and_other_periodicity_make_a_new_list() -> None:
     assert neighbors.graph(atoms).numbers[0] == 14
     atoms.pbc = (True, True, False)
     same(neighbors.graph(atoms), graph_from_atoms(atoms, CUTOFF))
+    atoms.pbc = True
+    same(neighbors.graph(atoms), graph_from_atoms(atoms, CUTOFF))
     del atoms[2]
     same(neighbors.graph(atoms), graph_from_atoms(atoms, CUTOFF))
-    assert neighbors.builds == 4
+    assert neighbors.builds == 5
+
+
+def test_an_open_system_that_becomes_periodic_gets_its_images() -> None:
+    atoms, neighbors = molecule("C2H6", cell=[5, 5, 5]), SkinList(CUTOFF)
+    neighbors.graph(atoms)
+    atoms.pbc = True
+    same(neighbors.graph(atoms), graph_from_atoms(atoms, CUTOFF))
 
 
 def test_no_edge_is_longer_than_the_cutoff_and_both_directions_go_together() -> None:
