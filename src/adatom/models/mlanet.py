@@ -38,6 +38,7 @@ from adatom.elements import MAX_Z
 from adatom.graph import Graph, edge_vectors, sum_by_owner
 from adatom.models.base import Claims, Model, NetworkOutput
 from adatom.nn.equivariant import Coupling, DegreeLinear, Gate, Linear
+from adatom.nn.exact import Exact
 from adatom.nn.radial import bessel, envelope
 from adatom.nn.slots import Slots, gather_neighbours, index_slots, pad_edges
 from adatom.nn.spherical import SphericalHarmonics, coupling
@@ -120,9 +121,9 @@ class Neighbours(NamedTuple):
     """Geometry of one batch as every layer of the default form sees it; zero in empty slots."""
 
     slots: Slots
-    fade: Tensor  # (N, M)  envelope
-    radial: Tensor  # (N, M, B)  enveloped Bessel functions
-    harmonics: Tensor  # (N, M, L2)
+    fade: Tensor  # (N, 1, M)  envelope
+    radial: Tensor  # (N, B, M)  enveloped Bessel functions
+    harmonics: Tensor  # (N, L2, M)
 
 
 class DefaultBody(nn.Module):
@@ -140,15 +141,11 @@ class DefaultBody(nn.Module):
 
         A lone atom gives exactly zero.
         """
-        fade = envelope(r, self.cutoff)
-        edge = torch.cat(
-            [fade.unsqueeze(1), bessel(r, self.cutoff, self.radial) * (self.cutoff**1.5 * fade.unsqueeze(1)), y], dim=1
-        )
+        fade = envelope(r, self.cutoff).unsqueeze(1)
+        radial = bessel(r, self.cutoff, self.radial) * (self.cutoff**1.5 * fade)  # of order one
         slots = index_slots(graph.edges, graph.slots, graph.reverse, r.dtype)
-        padded = pad_edges(edge, slots)  # (N, M, 1 + B + L2)
-        neighbours = Neighbours(
-            slots, padded[..., 0], padded[..., 1 : 1 + self.radial], padded[..., 1 + self.radial :].contiguous()
-        )
+        padded = pad_edges(torch.cat([fade, radial, y], dim=1), slots).transpose(1, 2)  # (N, 1 + B + L2, M)
+        neighbours = Neighbours(slots, *padded.split([1, self.radial, y.shape[1]], dim=1))
         x = species.unsqueeze(1)  # (N, 1, C): an atom starts as a scalar, its element
         energy = torch.zeros_like(species[:, 0])
         for layer, readout in zip(self.layers, self.readouts, strict=True):
@@ -173,34 +170,31 @@ class Readout(nn.Module):
 class DefaultLayer(nn.Module):
     """Attention over neighbours, couplings on the atom, gated update.
 
-        s_ij = x_i^T A x_j / sqrt(dim) + b(r)^T (u_i + u_j + u)                 attention logit, per head
-        a_ij = 2 f(r) e^s_ij / (n e^c + sum_k f(r) e^s_ik)              fades at the cutoff; n e^c is the null
-        token
-        g_ij = sigmoid(b(r)^T v_j)                                              which path
-        m    = sum_j a g W_V x_j + sum_j a (1 - g) (W_Q x_i + R_l(r_ij) Y_l(r_ij))
+        s_ij = 1/2 [ x_i^T A x_j + k_j + b(r)^T (u_i + u) ]               attention logit, one per head
+        a_ij = 2 f(r) e^s_ij / (n e^c + sum_k f(r) e^s_ik)                fades at the cutoff; n e^c is the null token
+        g_ij = sigmoid(v_j + b(r)^T v)                                    which path
+        m    = sum_j a g W_V x_j + sum_j a (1 - g) [ W_Q x_i + W_E (b(r) Y(r)) ]
         x   <- x + W Gate( W_o [ m || m (x) W m || (m (x) W m) (x) m ] )
 
-    A = W_Q^T W_K is the query-key product of (5), (6); n is the mean number of neighbours, and with 2 sqrt(n) a message
-    has unit variance. Without neighbours m = 0 and x stays as it is. Keys, values and the neighbours' own logits come
-    with one gather of x, and all work per edge is a small matrix product. The first layer receives scalars only, the
-    last one returns scalars only.
+    A = W_Q^T W_K is the query-key product of (5) and (6), n the mean number of neighbours. Without neighbours m = 0 and
+    x stays as it is. Keys, values and the neighbours' own terms come with one gather of x; per edge there are small
+    matrix products only, and W_E mixes heads and radial functions on the atom, after the sum. The first layer receives
+    scalars only, the last one returns scalars only.
     """
 
     def __init__(self, config: MLANetConfig, first: bool, last: bool) -> None:
         super().__init__()
         C, H, B = config.channels, config.heads, config.radial
         l_in, l_out = (0 if first else config.l_max), (0 if last else config.l_max)
-        self.heads, self.l_max, self.l_out, self.radial = H, config.l_max, l_out, B
+        self.heads, self.radial, self.size_out = H, B, (l_out + 1) ** 2
         self.mean_neighbours = config.mean_neighbours or 30.0
-        self.score = DegreeLinear(l_in, C, H * C, gain=1 / math.sqrt(C * (l_in + 1) ** 2))
+        self.ask = DegreeLinear(l_in, C, H * C + C)  # A x_i and W_Q x_i
         self.own = Linear(C, H * B)  # u_i
-        self.other = Linear(C, 2 * H * B)  # u_j and v_j
-        self.free = nn.Parameter(torch.randn(H, B))  # u
+        self.other = Linear(C, 2 * H)  # k_j and v_j
+        self.free = nn.Parameter(torch.randn(2 * H, B))  # u and v
         self.null = nn.Parameter(torch.zeros(H))  # c
-        self.query = DegreeLinear(l_in, C, C)
         self.value = DegreeLinear(l_in, H * C, C)
-        self.radials = Linear(B, (config.l_max + 1) * C)  # R_l
-        self.edge = DegreeLinear(config.l_max, C, C)
+        self.edge = DegreeLinear(config.l_max, H * B, C)
         self.mix = DegreeLinear(config.l_max, C, C)
         self.second = Coupling(config.l_max, config.l_max, C)
         self.third = Coupling(config.l_max, l_out, C)
@@ -212,44 +206,38 @@ class DefaultLayer(nn.Module):
         """New features (N, (l_out+1)^2, C) from x (N, (l_in+1)^2, C)."""
         m = self._message(x, neighbours)
         pair = self.second(m, self.mix(m))
-        out = (self.l_out + 1) ** 2
-        change = self.gate(self.out(torch.cat([m[:, :out], pair[:, :out], self.third(pair, m)], dim=2)))
-        return _add(self.update(change), x[:, :out])
+        powers = torch.cat([m[:, : self.size_out], pair[:, : self.size_out], self.third(pair, m)], dim=2)
+        return _add(self.update(self.gate(self.out(powers))), x[:, : self.size_out])
 
     def _message(self, x: Tensor, neighbours: Neighbours) -> Tensor:
         """Both paths summed over neighbours, (N, L2, C)."""
         (N, L, C), H, B = x.shape, self.heads, self.radial
-        packed = torch.cat([x.flatten(1), self.other(x[:, 0])], dim=1)
-        gathered = gather_neighbours(packed, neighbours.slots)  # (N, M, L C + 2 H B)
-        x_j, u_j = gathered[..., : L * C], gathered[..., L * C :].unflatten(2, (2 * H, B))
-        said = (u_j * neighbours.radial.unsqueeze(2)).sum(-1).transpose(1, 2) / math.sqrt(B)  # (N, 2 H, M)
-        score = self.score(x).view(N, L, H, C).transpose(1, 2).reshape(N, H, L * C)
-        about = self.own(x[:, 0]).view(N, H, B) + self.free
+        gathered = gather_neighbours(torch.cat([x.flatten(1), self.other(x[:, 0])], dim=1), neighbours.slots)
+        x_j, other = gathered.split([L * C, 2 * H], dim=2)  # (N, M, L C), (N, M, 2 H)
+        score, query = self.ask(x).split([H * C, C], dim=2)
+        score = score.view(N, L, H, C).transpose(1, 2).reshape(N, H, L * C)
+        about = torch.matmul(self.free, neighbours.radial) / math.sqrt(B) + other.transpose(1, 2)  # (N, 2 H, M)
+        known, gates = about.split([H, H], dim=1)
         logits = 0.5 * (
-            torch.bmm(score, x_j.transpose(1, 2))
-            + torch.bmm(about, neighbours.radial.transpose(1, 2)) / math.sqrt(B)
-            + said[:, :H]
+            torch.bmm(score, x_j.transpose(1, 2)) / math.sqrt(L * C)
+            + torch.bmm(self.own(x[:, 0]).view(N, H, B), neighbours.radial) / math.sqrt(B)
+            + known
         )
-        top = (logits * neighbours.slots.filled).amax(-1, keepdim=True).detach().clamp(min=0)  # cancels: no overflow
-        weights = neighbours.fade.unsqueeze(1) * torch.exp(logits - top)  # (N, H, M)
-        null = self.mean_neighbours * torch.exp(self.null.view(1, H, 1) - top)
-        weights = weights * (2 / (null + weights.sum(-1, keepdim=True)))
-        valued = weights * torch.sigmoid(said[:, H:])
+        weights = self._fading(logits, neighbours)  # (N, H, M)
+        valued = weights * torch.sigmoid(gates)
         asked = weights - valued
         values = torch.bmm(valued, x_j).view(N, H, L, C).transpose(1, 2).reshape(N, L, H * C)
-        queries = self.query(x).view(N, L, H, C // H) * asked.sum(-1).view(N, 1, H, 1)
-        return _add(self.edge(self._directions(asked, neighbours)), self.value(values) + queries.view(N, L, C))
+        queries = query.view(N, L, H, C // H) * asked.sum(-1).view(N, 1, H, 1)
+        spread = (asked.unsqueeze(2) * neighbours.radial.unsqueeze(1)).flatten(1, 2)  # a (1 - g) b(r)
+        directions = torch.bmm(neighbours.harmonics, spread.transpose(1, 2))  # (N, L2, H B)
+        return _add(self.edge(directions), self.value(values) + queries.reshape(N, L, C))
 
-    def _directions(self, weights: Tensor, neighbours: Neighbours) -> Tensor:
-        """sum_j w_ij R_l(r_ij) Y_l(r_ij): head weights (N, H, M) to features (N, L2, C)."""
-        N, H, M = weights.shape
-        radials = self.radials(neighbours.radial).unflatten(2, (self.l_max + 1, H, -1))  # (N, M, l, H, C/H)
-        weighted = (radials * weights.transpose(1, 2).view(N, M, 1, H, 1)).flatten(3)  # (N, M, l, C)
-        parts = [
-            torch.bmm(neighbours.harmonics[..., l**2 : (l + 1) ** 2].transpose(1, 2), weighted[:, :, l])
-            for l in range(self.l_max + 1)  # noqa: E741
-        ]
-        return torch.cat(parts, dim=1)
+    def _fading(self, logits: Tensor, neighbours: Neighbours) -> Tensor:
+        """Attention weights (N, H, M) that vanish at the cutoff, the null token in the denominator."""
+        top = (logits * neighbours.slots.filled).detach().amax(-1, keepdim=True).clamp(min=0)  # cancels: no overflow
+        weights = neighbours.fade * torch.exp(logits - top)
+        null = self.mean_neighbours * torch.exp(self.null.view(1, -1, 1) - top)
+        return weights * (2 / (null + weights.sum(-1, keepdim=True)))
 
 
 def _add(x: Tensor, y: Tensor) -> Tensor:
@@ -279,10 +267,7 @@ class PaperBody(nn.Module):
         self.pressure = nn.Linear(2 * C, 1)
         self.shear = nn.Linear(2 * C, 1, bias=False)
         # Y_2 components to a symmetric traceless matrix; harmonics are ordered (y, z, x), Cartesian axes (x, y, z)
-        matrix = torch.from_numpy(coupling(1, 1, 2))[[2, 0, 1]][:, [2, 0, 1]]
-        self.register_buffer("traceless", matrix.to(torch.get_default_dtype()), persistent=False)
-
-    traceless: Tensor  # (3, 3, 5)
+        self.traceless = Exact(coupling(1, 1, 2)[[2, 0, 1]][:, [2, 0, 1]])  # (3, 3, 5)
 
     def forward(self, graph: Graph, species: Tensor, r: Tensor, y: Tensor) -> NetworkOutput:
         """Pooled energy and direct heads."""
@@ -302,9 +287,7 @@ class PaperBody(nn.Module):
         pooled = torch.cat([total, mean], dim=2)
         stress = self.pressure(pooled[:, 0]).unsqueeze(2) * torch.eye(3, dtype=x.dtype, device=x.device)
         if self.l_max >= 2:
-            stress = stress + (self.traceless.to(x.dtype) * self.shear(pooled[:, 4:9]).view(-1, 1, 1, 5)).sum(
-                -1
-            )  # (16)
+            stress = stress + (self.traceless(x.dtype) * self.shear(pooled[:, 4:9]).view(-1, 1, 1, 5)).sum(-1)  # (16)
         return NetworkOutput(torch.zeros_like(r[:0].sum() + x[:, 0, 0]), x[:, 0], energy, forces, stress)
 
 

@@ -11,7 +11,7 @@ COLOURS: dict[Verdict, str] = {"pass": "green", "fail": "bold red", "not claimed
 
 
 def verification_table(result: Verification) -> Table:
-    """Claim, figure, threshold and verdict of every check; below it, where each promise that does not hold is missed."""
+    """Claim, figure, threshold and verdict of every check; below, where a promise that does not hold is missed."""
     verdict = "[green]every claim holds[/]" if result.passed else "[red]a claim does not hold[/]"
     table = Table(
         title=f"{result.model}: {verdict}",
