@@ -15,7 +15,7 @@ from adatom.models.base import Claims, Model, NetworkOutput
 from adatom.neighbors import graph_from_atoms
 from adatom.potential import Potential
 from adatom.priors.zbl import ZBL
-from broken import Direct, MeanPooled
+from broken import Direct, MeanPooled, Tilted
 from toy import REFERENCES, SOUND, Toy, ToyConfig, toy_potential
 
 CUTOFF = 5.0
@@ -121,6 +121,12 @@ def test_stress_is_the_slope_over_strain_by_volume(potential: Potential, make) -
 
             found = slope(potential, atoms, strained, 3e-4) / atoms.get_volume()
             assert found == pytest.approx(stress[a, b], abs=1e-8)
+
+
+def test_stress_is_symmetric_even_where_the_network_knows_no_rotation() -> None:
+    tilted = Potential(Tilted().double(), REFERENCES).eval()
+    stress = ask(tilted, crystal()).stress[0]
+    torch.testing.assert_close(stress, stress.T, rtol=0, atol=1e-14)
 
 
 def test_tension_is_positive(potential: Potential) -> None:
