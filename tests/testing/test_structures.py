@@ -104,10 +104,10 @@ def bench() -> Bench:
 def test_differences_are_relative_and_name_their_place(bench: Bench) -> None:
     names = [s.name for s in bench.samples]
     pushed = list(bench.outcomes)
-    largest = float(np.abs(pushed[0].forces).max())
-    pushed[0] = pushed[0]._replace(forces=pushed[0].forces + 0.01 * largest)
+    size = float(np.sqrt((pushed[0].forces ** 2).mean()))
+    pushed[0] = pushed[0]._replace(forces=pushed[0].forces + 0.01 * size)
     measured = compare(bench, names, pushed, bench.outcomes)
-    assert measured.figure == pytest.approx(0.01 * largest / max(largest, bench.scale.force))
+    assert measured.figure == pytest.approx(0.01 * size / max(size, bench.scale.force))
     assert measured.detail == "largest in the forces of 'cluster of 11'"
     assert compare(bench, names, bench.outcomes, bench.outcomes) == Measured(0.0, "no difference at all")
 

@@ -136,17 +136,17 @@ def evaluate_batch(potential: Potential, graph: Graph, forces: bool = True, stre
 def compare(bench: Bench, names: Sequence[str], found: Sequence[Outcome], wanted: Sequence[Outcome]) -> Measured:
     """Largest relative difference of energies, forces and stresses, with the place where it stands.
 
-    Differences are relative to the interaction energy, largest force or largest stress of the structure, but not to
-    less than what is typical of the samples: where everything cancels, rounding is all there is.
+    Root-mean-square differences are relative to the root-mean-square interaction energy, force or stress of the
+    structure, but not to less than what is typical of the samples: where everything cancels, rounding is all there is.
     """
     figures = []
     for name, a, b in zip(names, found, wanted, strict=True):
         atoms, scale = len(b.forces), bench.scale
         energy = abs(a.energy - b.energy) / max(abs(b.energy), atoms * scale.energy)
-        force = largest(a.forces - b.forces) / max(largest(b.forces), scale.force)
+        force = rms(a.forces - b.forces) / max(rms(b.forces), scale.force)
         # no volume, or no stress head: both must say so
         silent = np.isnan(a.stress).all() and np.isnan(b.stress).all()
-        stress = 0.0 if silent else largest(a.stress - b.stress) / max(largest(b.stress), scale.stress)
+        stress = 0.0 if silent else rms(a.stress - b.stress) / max(rms(b.stress), scale.stress)
         for quantity, figure in (("energy", energy), ("forces", force), ("stress", stress)):
             figures.append(Measured(figure, f"largest in the {quantity} of '{name}'"))
     most = worst(figures)
@@ -164,6 +164,11 @@ def largest(values: np.ndarray) -> float:
     return float(np.abs(values).max()) if values.size else 0.0
 
 
+def rms(values: np.ndarray) -> float:
+    """Root of the mean square, 0 of nothing."""
+    return float(np.sqrt(np.square(values).mean())) if values.size else 0.0
+
+
 def _scale(outcomes: Sequence[Outcome]) -> Scale:
     """Median over the samples, those at rest left out; the floors keep zero from being divided by zero."""
 
@@ -174,6 +179,6 @@ def _scale(outcomes: Sequence[Outcome]) -> Scale:
     several = [o for o in outcomes if len(o.forces) > 1]
     return Scale(
         typical([abs(o.energy) / len(o.forces) for o in several], 1e-3),
-        typical([float(np.sqrt((o.forces**2).mean())) for o in several], 1e-3),
-        typical([float(np.sqrt((o.stress**2).mean())) for o in several], 1e-5),
+        typical([rms(o.forces) for o in several], 1e-3),
+        typical([rms(o.stress) for o in several], 1e-5),
     )

@@ -149,9 +149,9 @@ def verify(potential: Potential, structures: Sequence[ase.Atoms] | None = None, 
     """Measure every promise of a potential on small structures of its elements.
 
     All of it in float64, the symmetries in float32 as well. Relative errors are relative to the interaction energy,
-    largest force and largest stress of the structure, but not to less than the median over the samples. A property the
-    network does not claim is measured and reported as ``not claimed`` when it does not hold; a claimed one that does
-    not hold fails the verification.
+    force and stress (root mean square) of the structure, but not to less than the median over the samples. A property
+    the network does not claim is measured and reported as ``not claimed`` when it does not hold; a claimed one that
+    does not hold fails the verification.
 
     Parameters
     ----------
