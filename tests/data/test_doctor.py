@@ -204,6 +204,14 @@ def test_placeholders_of_zero_are_an_error(silicon: list[Structure], label: str)
     assert f"empty {label}" in [f.kind for f in errors(consistency(eight))]
 
 
+def test_labels_that_the_loss_leaves_alone_do_not_stop_it(silicon: list[Structure]) -> None:
+    flipped = [dataclasses.replace(s, stress=-s.stress) for s in silicon]
+    assert [f.kind for f in errors(consistency(flipped, {"energy", "forces", "stress"}))] == ["energy and stress"]
+    idle = consistency(flipped, {"energy", "forces"})
+    assert not errors(idle)
+    assert (idle[0].severity, idle[0].kind) == ("warning", "energy and stress")
+
+
 def test_findings_come_errors_first(silicon: list[Structure]) -> None:
     order = [
         f.severity for f in consistency([dataclasses.replace(s, forces=-s.forces) for s in [*silicon, silicon[0]]])

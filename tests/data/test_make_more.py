@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import textwrap
 from pathlib import Path
 from types import ModuleType
 
@@ -97,3 +99,20 @@ def test_gpaw_repeats_a_label_of_the_set(script: ModuleType) -> None:
     found = script.label(structure.atoms)
     assert found["REF_energy"] == pytest.approx(structure.energy, abs=1e-3)
     assert found["REF_stress"] == pytest.approx(structure.stress, abs=1e-4)
+
+
+def test_the_code_of_the_page_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(FOLDER.parents[1])
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    blocks = [textwrap.dedent(block) for block in re.findall(r"```python\n(.*?)\n *```", page, flags=re.DOTALL)]
+    assert len(blocks) == 2
+    exec("\n".join(blocks), {})
+    assert "energies and forces agree" in capsys.readouterr().out
+
+
+def test_the_counts_of_the_page_are_those_of_the_files() -> None:
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for kind, train, test in re.findall(r"^\| `([\w-]+)` \| (\d+) \+ (\d+) \|", page, flags=re.MULTILINE):
+        for name, count in (("train", train), ("test", test)):
+            structures, _ = read(FOLDER / f"{name}.xyz.xz")
+            assert sum(s.config_type == kind for s in structures) == int(count)

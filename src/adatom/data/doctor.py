@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
 
 from adatom.data.fingerprint import copies
 from adatom.data.pairs import Pairs, Slopes, close_pairs, slopes
-from adatom.data.read import Structure
+from adatom.data.read import LABELS, Structure
 from adatom.elements import covalent_radius
 from adatom.neighbors import neighbor_list
 from adatom.statistics import fit_references
@@ -65,13 +65,13 @@ class Finding:
     remedy: str = ""
 
 
-def consistency(structures: Sequence[Structure]) -> list[Finding]:
+def consistency(structures: Sequence[Structure], used: Collection[str] = LABELS) -> list[Finding]:
     """All findings on a data set, errors first.
 
     Energies against forces and stress (see :class:`adatom.data.pairs.Pairs`): the slopes of dE over the work along
     pairs of near-identical structures tell wrong signs and units; copies with different labels; atoms closer than half
     the sum of their covalent radii; forces that do not sum to zero; wild forces and energies; labels that are zero
-    throughout.
+    throughout. What is wrong with labels outside of ``used``, which the loss leaves alone, is a warning at most.
     """
     pairs = close_pairs(structures)
     found = [
@@ -82,8 +82,18 @@ def consistency(structures: Sequence[Structure]) -> list[Finding]:
         *_energies(structures),
         *_zeros(structures),
     ]
+    found = [_mild(finding) if _idle(finding, used) else finding for finding in found]
     order = {"error": 0, "warning": 1, "note": 2}
     return sorted(found, key=lambda finding: order[finding.severity])
+
+
+def _idle(finding: Finding, used: Collection[str]) -> bool:
+    """Whether a finding speaks of a label that is not used."""
+    return any(label in finding.kind for label in LABELS if label not in used)
+
+
+def _mild(finding: Finding) -> Finding:
+    return replace(finding, severity="warning") if finding.severity == "error" else finding
 
 
 def _slopes(structures: Sequence[Structure], pairs: Pairs) -> list[Finding]:

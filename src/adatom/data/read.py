@@ -22,7 +22,7 @@ from adatom.data.labels import Keys, choose, number, same, tensor, unknown_key, 
 from adatom.errors import DataError, GeometryError, LabelError
 from adatom.neighbors import check_geometry
 
-__all__ = ["Found", "Keys", "Structure", "Units", "fingerprint", "found_table", "read", "require"]
+__all__ = ["LABELS", "Found", "Keys", "Structure", "Units", "fingerprint", "found_table", "read", "require"]
 
 LABELS = ("energy", "forces", "stress")
 
