@@ -328,7 +328,8 @@ class PaperLayer(nn.Module):
         message = g * heads(self.value(x)).index_select(0, neighbour) + (1 - g) * query  # (8)
         message = message * attention.view(-1, 1, H, 1)
         summed = torch.zeros(N, L, H, C, dtype=x.dtype, device=x.device).index_add(0, centre, message)  # (9)
-        return x + self.gate(self.merge(summed.flatten(2)))  # (10)-(12)
+        updated: Tensor = x + self.gate(self.merge(summed.flatten(2)))  # (10)-(12)
+        return updated
 
     def _scalar(self, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """Weighted tensor product to one scalar per head: sum_l sum_u w_lu <a_lu, b_lu> / sqrt(2l+1)."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from adatom.nn.exact import Exact
 from adatom.nn.spherical import coupling, coupling_paths, degrees
 
 
@@ -64,20 +66,18 @@ class Coupling(nn.Module):
         paths = coupling_paths(l_max, l_out)
         size, out = (l_max + 1) ** 2, (l_out + 1) ** 2
         count = [sum(l3 == degree for _, _, l3 in paths) for degree in range(l_out + 1)]
-        tensor = torch.zeros(len(paths), size, size, out)
+        tensor = np.zeros((len(paths), size, size, out))
         for row, (l1, l2, l3) in zip(tensor, paths, strict=True):
-            block = torch.from_numpy(coupling(l1, l2, l3)) / math.sqrt(count[l3])
+            block = coupling(l1, l2, l3) / math.sqrt(count[l3])
             row[l1**2 : (l1 + 1) ** 2, l2**2 : (l2 + 1) ** 2, l3**2 : (l3 + 1) ** 2] = block
         self.shape = (channels, size * size, out)
         self.weight = nn.Parameter(torch.randn(channels, len(paths)))
-        self.register_buffer("tensor", tensor.flatten(1), persistent=False)
-
-    tensor: Tensor  # (paths, L2 * L2 * out)
+        self.tensor = Exact(tensor.reshape(len(paths), -1))  # (paths, L2 * L2 * out)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Couple two sets of features."""
         product = x.permute(2, 0, 1).unsqueeze(3) * y.permute(2, 0, 1).unsqueeze(2)  # (C, N, L2, L2)
-        matrix = (self.weight @ self.tensor).view(self.shape)
+        matrix = (self.weight @ self.tensor(self.weight.dtype)).view(self.shape)
         return torch.bmm(product.flatten(2), matrix).permute(1, 2, 0)
 
 

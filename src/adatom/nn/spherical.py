@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from adatom.nn.exact import Exact
+
 
 def degrees(l_max: int) -> list[int]:
     """Degree of each of the L2 components: [0, 1, 1, 1, 2, ...]."""
@@ -79,14 +81,14 @@ class SphericalHarmonics(nn.Module):
     def __init__(self, l_max: int) -> None:
         super().__init__()
         self.l_max = l_max
+        self.steps = nn.ModuleList()
         probe = np.array([[0.36, 0.48, 0.8]])
         y = reference_harmonics(probe, l_max)[0]
         for degree in range(2, l_max + 1):
             step = coupling(1, degree - 1, degree)
             raw = np.einsum("a,b,abc->c", y[1:4], y[(degree - 1) ** 2 : degree**2], step)
             size = math.sqrt((2 * degree + 1) / (raw @ raw))
-            matrix = torch.from_numpy(size * step.reshape(-1, 2 * degree + 1))
-            self.register_buffer(f"step{degree}", matrix, persistent=False)
+            self.steps.append(Exact(size * step.reshape(-1, 2 * degree + 1)))
 
     def forward(self, unit: Tensor) -> Tensor:
         """Harmonics of unit vectors; derivatives of any order."""
@@ -94,7 +96,7 @@ class SphericalHarmonics(nn.Module):
         if self.l_max > 0:
             first = math.sqrt(3.0) * torch.stack([unit[..., 1], unit[..., 2], unit[..., 0]], dim=-1)
             parts.append(first)
-            for degree in range(2, self.l_max + 1):
+            for step in self.steps:
                 product = (first.unsqueeze(-1) * parts[-1].unsqueeze(-2)).flatten(-2)
-                parts.append(product @ self.get_buffer(f"step{degree}").to(unit.dtype))
+                parts.append(product @ step(unit.dtype))
         return torch.cat(parts, dim=-1)
