@@ -48,14 +48,15 @@ def test_the_same_seed_makes_the_same_structures() -> None:
 
 
 def test_distances_keep_above_the_shortest_of_the_training_data() -> None:
-    spacing = Spacing.of({"min_distance_A": {"H-O": 0.9, "O-O": 2.3}})
-    assert spacing.between(1, 8) == spacing.between(8, 1) == pytest.approx(0.945)
+    spacing = Spacing.of({"min_distance_A": {"H-O": 1.8, "O-O": 2.3, "Si-Si": 1.6}})
+    assert spacing.between(1, 8) == spacing.between(8, 1) == pytest.approx(1.89)
     assert spacing.between(8, 8) == pytest.approx(2.415)
     assert spacing.between(1, 1) == pytest.approx(0.62), "covalent radii where the card does not say"
     rng = np.random.default_rng(0)
     heap = cluster([8] * 8, spacing, rng)
     distances = heap.get_all_distances()[~np.eye(8, dtype=bool)]
     assert distances.min() > 0.94 * spacing.between(8, 8)
+    assert spacing.between(14, 14) == pytest.approx(2.22), "not as close as the hottest frames"
     assert Spacing.of({}).between(14, 14) == pytest.approx(2.22)
 
 

@@ -28,8 +28,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Spacing:
-    """Sensible distances between elements in Å: just above the shortest of the training data where the card has them,
-    the sum of the covalent radii elsewhere."""
+    """Sensible distances between elements in Å: the sum of the covalent radii, and no less than the training data had."""
 
     known: dict[str, float]
 
@@ -41,10 +40,8 @@ class Spacing:
 
     def between(self, a: int, b: int) -> float:
         """Distance of a bond between two atomic numbers, Å."""
-        for pair in (f"{symbol(a)}-{symbol(b)}", f"{symbol(b)}-{symbol(a)}"):
-            if pair in self.known:
-                return 1.05 * self.known[pair]
-        return float(covalent_radius(a) + covalent_radius(b))
+        shortest = max(self.known.get(f"{symbol(x)}-{symbol(y)}", 0.0) for x, y in ((a, b), (b, a)))
+        return max(1.05 * shortest, float(covalent_radius(a) + covalent_radius(b)))
 
 
 def generate(elements: Sequence[int], spacing: Spacing, seed: int = 0) -> list[Sample]:
