@@ -20,7 +20,7 @@ OPEN_BATCHES = 16  # batches filled side by side: enough to fill well, few enoug
 class Budget(Config):
     """What a batch may hold: structures are added until the next one would not fit."""
 
-    atoms: int = Field(default=64, ge=1)
+    atoms: int = Field(default=32, ge=1)
     edges: int | None = Field(default=None, ge=1)
 
 

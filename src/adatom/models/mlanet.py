@@ -44,9 +44,9 @@ from adatom.nn.slots import Slots, gather_neighbours, index_slots, pad_edges
 from adatom.nn.spherical import SphericalHarmonics, coupling
 
 SIZES: dict[str, dict[str, int]] = {
-    "S": {"l_max": 2, "channels": 32, "layers": 2, "heads": 4, "radial": 8, "readout": 32},
-    "M": {"l_max": 2, "channels": 64, "layers": 2, "heads": 8, "radial": 8, "readout": 64},
-    "L": {"l_max": 3, "channels": 128, "layers": 3, "heads": 8, "radial": 10, "readout": 128},
+    "S": {"l_max": 3, "l_hidden": 1, "channels": 32, "layers": 2, "heads": 4, "radial": 8, "readout": 32},
+    "M": {"l_max": 3, "l_hidden": 1, "channels": 64, "layers": 2, "heads": 8, "radial": 8, "readout": 64},
+    "L": {"l_max": 3, "l_hidden": 2, "channels": 128, "layers": 3, "heads": 8, "radial": 10, "readout": 128},
 }
 
 
@@ -60,7 +60,8 @@ class MLANetConfig(Config):
     form: Literal["default", "paper"] = "default"
     size: Literal["S", "M", "L"] = "S"
     cutoff: PositiveFloat = Field(5.0, description="Å")
-    l_max: int = Field(ge=1, le=3)
+    l_max: int = Field(ge=1, le=3, description="degree of the geometry and of the couplings")
+    l_hidden: int = Field(ge=0, le=3, description="degree of the features handed from layer to layer, default form")
     channels: PositiveInt
     layers: PositiveInt
     heads: PositiveInt
@@ -71,11 +72,17 @@ class MLANetConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: Any) -> Any:
-        size = SIZES.get(values.get("size", "S"), SIZES["S"]) if isinstance(values, dict) else {}
-        return {**size, **values} if isinstance(values, dict) else values
+        if not isinstance(values, dict):
+            return values
+        filled = SIZES.get(values.get("size", "S"), {}) | values
+        if "l_hidden" not in values and isinstance(filled.get("l_max"), int):
+            filled["l_hidden"] = min(filled.get("l_hidden", 1), filled["l_max"])
+        return filled
 
     @model_validator(mode="after")
-    def _heads_share_channels(self) -> MLANetConfig:
+    def _consistent(self) -> MLANetConfig:
+        if self.l_hidden > self.l_max:
+            raise ValueError(f"l_hidden ({self.l_hidden}) cannot exceed l_max ({self.l_max})")
         if self.channels % self.heads:
             raise ValueError(f"channels ({self.channels}) must be a multiple of heads ({self.heads})")
         return self
@@ -185,7 +192,7 @@ class DefaultLayer(nn.Module):
     def __init__(self, config: MLANetConfig, first: bool, last: bool) -> None:
         super().__init__()
         C, H, B = config.channels, config.heads, config.radial
-        l_in, l_out = (0 if first else config.l_max), (0 if last else config.l_max)
+        l_in, l_out = (0 if first else config.l_hidden), (0 if last else config.l_hidden)
         self.heads, self.radial, self.size_out = H, B, (l_out + 1) ** 2
         self.mean_neighbours = config.mean_neighbours or 30.0
         self.ask = DegreeLinear(l_in, C, H * C + C)  # A x_i and W_Q x_i

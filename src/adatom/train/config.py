@@ -52,7 +52,7 @@ class TrainConfig(Config):
     priors: tuple[ZBLConfig, ...] = (ZBLConfig(),)
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    batch: Budget = Budget(atoms=64)
+    batch: Budget = Budget(atoms=32)
     limits: Limits = Limits(epochs=200)
     validate_every: PositiveInt = Field(1, description="epochs between validations")
     patience: PositiveInt | None = Field(None, description="validations without improvement before training stops")

@@ -17,7 +17,7 @@ from adatom.config import Config
 class OptimizerConfig(Config):
     """AdamW with warm-up, then a cosine or a fall on plateaus."""
 
-    lr: PositiveFloat = 5e-3
+    lr: PositiveFloat = 2e-2
     final_lr: float = Field(0.01, gt=0.0, le=1.0, description="fraction of lr at the end")
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: NonNegativeFloat = 0.0
