@@ -28,7 +28,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Spacing:
-    """Sensible distances between elements in Å: the sum of the covalent radii, and no less than the training data had."""
+    """Sensible distances between elements in Å: the sum of the covalent radii, no less than in the training data."""
 
     known: dict[str, float]
 
