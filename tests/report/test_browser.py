@@ -63,9 +63,17 @@ def test_clicking_a_heading_sorts_largest_first_then_smallest_first(opened: Visi
 
 
 def test_sorting_leaves_missing_values_last(opened: Visit) -> None:
-    for _ in range(2):
+    opened.page.locator(
+        "#verify-table th button", has_text="Check"
+    ).click()  # the row without a figure goes to the middle
+    for falling in (True, False):
         opened.page.locator("#verify-table th button", has_text="Figure").click()
-        assert "charge" in opened.page.locator("#verify-table tbody th").last.inner_text()
+        cells = opened.page.eval_on_selector_all(
+            "#verify-table tbody tr", "all => all.map(r => r.children[3].dataset.value)"
+        )
+        assert len(cells) == 14
+        assert cells[-1] == ""
+        assert [float(v) for v in cells[:-1]] == sorted((float(v) for v in cells[:-1]), reverse=falling)
 
 
 def test_pointing_at_a_point_names_its_structure(opened: Visit) -> None:

@@ -15,7 +15,7 @@ from adatom.report.dynamics import drift, dynamics
 from adatom.report.energy_volume import birch_murnaghan, constants, energy_volume_figure
 from adatom.report.figure import Figure
 from adatom.report.learning import learning_figures
-from adatom.report.load import EnergyVolume, Predictions, Run, Trajectory, columns, load_run
+from adatom.report.load import EnergyVolume, History, Predictions, Run, Trajectory, columns, load_run
 from adatom.report.record import Record
 from adatom.units import EV_PER_A3_IN_GPA
 from report.fake_run import predictions, thermo, write
@@ -193,8 +193,11 @@ def test_a_run_of_two_frames_has_no_drift_and_still_a_page() -> None:
 
 def test_total_energy_is_shown_where_it_is_conserved_and_potential_energy_where_not() -> None:
     assert "Drift of the total energy" in [f.title for f in dynamics(trajectory(0.1)).figures]
-    titles = [f.title for f in dynamics(trajectory(0.1, "nvt")).figures]
-    assert "Potential energy" in titles
+    warm = trajectory(0.1, "nvt")
+    titles = [f.title for f in dynamics(warm).figures]
+    shown = dynamics(warm).figures[titles.index("Potential energy")].data[0]["y"]
+    potential = warm.columns["potential_eV"]
+    np.testing.assert_allclose(shown, 1e3 * (potential - potential[0]) / 216, atol=1e-3)
     assert "Drift of the total energy" not in titles
 
 
@@ -213,3 +216,9 @@ def test_every_pair_of_elements_has_a_curve_and_the_seventh_is_dashed() -> None:
     curves = next(f for f in dynamics(pairs).figures if f.title == "Pair distribution").data
     looks = {(c["line"]["color"], c["line"]["dash"]) for c in curves}
     assert len(looks) == 7
+
+
+def test_a_value_that_a_logarithmic_axis_cannot_show_is_a_gap() -> None:
+    steps = {"step": np.arange(4.0), "loss": np.array([2.0, 0.0, -1.0, 1.0])}
+    (loss,) = learning_figures(History(Record(), steps, {}, Record()))
+    assert loss.data[0]["y"] == [2.0, None, None, 1.0]

@@ -129,3 +129,10 @@ def test_a_restarted_simulation_replaces_the_steps_it_repeats(tmp_path: Path) ->
     run = load_run(folder).trajectories[0]
     assert run.columns["temperature_K"].shape == (500,)
     assert run.columns["temperature_K"][2] == 1.0
+
+
+def test_a_curve_is_read_by_rising_volume(tmp_path: Path) -> None:
+    (tmp_path / "eos.json").write_text('{"volume_A3_per_atom": [3, 1, 2], "energy_eV_per_atom": [30, 10, 20]}')
+    (curve,) = load_run(tmp_path).curves
+    np.testing.assert_array_equal(curve.volume, [1, 2, 3])
+    np.testing.assert_array_equal(curve.energy, [10, 20, 30])
