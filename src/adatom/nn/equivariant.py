@@ -76,9 +76,13 @@ class Coupling(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Couple two sets of features."""
-        product = x.permute(2, 0, 1).unsqueeze(3) * y.permute(2, 0, 1).unsqueeze(2)  # (C, N, L2, L2)
+        x, y = (
+            x.permute(2, 1, 0).contiguous(),
+            y.permute(2, 1, 0).contiguous(),
+        )  # (C, L2, N): atoms innermost, vectorised
+        product = (x.unsqueeze(2) * y.unsqueeze(1)).flatten(1, 2)  # (C, L2 L2, N)
         matrix = (self.weight @ self.tensor(self.weight.dtype)).view(self.shape)
-        return torch.bmm(product.flatten(2), matrix).permute(1, 2, 0)
+        return torch.bmm(matrix.transpose(1, 2), product).permute(2, 1, 0)
 
 
 class Gate(nn.Module):
