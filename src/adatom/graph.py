@@ -49,6 +49,9 @@ class Graph:
         return dataclasses.replace(self, **changes)
 
 
+torch.export.register_dataclass(Graph)  # a pytree: torch.compile and torch.func take it whole
+
+
 class Results(NamedTuple):
     """What a potential predicts and what a data set labels: one type. NaN means not labelled or not asked for."""
 

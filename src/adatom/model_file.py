@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import struct
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,14 @@ def load(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtyp
     potential = build(card)
     try:
         potential.network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise _damaged(path, str(error)) from error
+    except RuntimeError as error:  # checksums were right: the file is whole, the code has changed
+        raise ModelFileError(
+            "the weights do not fit the network that this version of adatom builds from the card",
+            where=str(path),
+            wanted=f"a file of adatom {version('adatom')}",
+            got=f"a file of adatom {card.get('versions', {}).get('adatom', 'unknown')}: {str(error).splitlines()[-1].strip()}",
+            remedy="use the version that wrote the file",
+        ) from error
     potential.network.to(dtype or getattr(torch, card["dtype"]))
     return potential.to(device).eval()
 
