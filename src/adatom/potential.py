@@ -79,12 +79,13 @@ class Potential(nn.Module):
         """Floating-point type of the network."""
         return next(self.network.parameters()).dtype
 
-    def check_elements(self, numbers: Tensor) -> None:
+    def check_elements(self, numbers: Tensor, where: str | None = None) -> None:
         """UnknownElementError when a structure holds an element without reference: said before anything is computed."""
         missing = numbers[self.references.index_select(0, numbers).isnan()]
         if missing.numel():
             raise UnknownElementError(
                 f"this potential does not know {', '.join(symbols(sorted(set(missing.tolist()))))}",
+                where=where,
                 wanted=f"structures of {', '.join(symbols(self.elements))}",
                 got=", ".join(symbols(sorted(set(numbers.tolist())))),
                 remedy="use a potential trained on these elements, or train on data that holds them",
@@ -115,7 +116,7 @@ class Potential(nn.Module):
         return Results(
             energy if self.training else energy.detach(),
             -_or_zero(next(slopes), positions) if forces else torch.full_like(graph.positions, torch.nan),
-            _or_zero(next(slopes), strain) / _volume(graph) if stress else torch.full_like(graph.cell, torch.nan),
+            _by_volume(_or_zero(next(slopes), strain), graph) if stress else torch.full_like(graph.cell, torch.nan),
         )
 
     def atomic_energies(self, graph: Graph) -> Tensor:
@@ -146,11 +147,10 @@ class Potential(nn.Module):
     def _direct(self, graph: Graph, forces: bool, stress: bool) -> Results:
         output: NetworkOutput = self.network(graph)
         assert output.forces is not None, f"{type(self.network).__name__} has no direct head"
-        volume = _volume(graph)
         return Results(
             self._totals(graph, output),
             output.forces.to(torch.float64) * self.scale if forces else torch.full_like(graph.positions, torch.nan),
-            output.stress.to(torch.float64) * self.scale + 0.0 * volume
+            _where_volume(output.stress.to(torch.float64) * self.scale, graph)
             if stress and output.stress is not None
             else torch.full_like(graph.cell, torch.nan),
         )
@@ -166,10 +166,18 @@ def _strained(graph: Graph, strain: Tensor) -> Graph:
     )
 
 
-def _volume(graph: Graph) -> Tensor:
-    """Volume of each cell in Å^3, (S, 1, 1); NaN where not periodic in three directions."""
-    volume = torch.linalg.det(graph.cell).abs()
-    return torch.where(graph.pbc.all(dim=1), volume, torch.nan).view(-1, 1, 1)
+def _by_volume(slope: Tensor, graph: Graph) -> Tensor:
+    """dE/d(strain) by the volume of each cell, (S, 3, 3) eV/Å^3; NaN where there is no volume."""
+    volume = torch.linalg.det(graph.cell).abs().view(-1, 1, 1)
+    return _where_volume(slope / torch.where(volume > 0, volume, 1.0), graph)
+
+
+def _where_volume(stress: Tensor, graph: Graph) -> Tensor:
+    """Stress of structures that are periodic in three directions, NaN for others.
+
+    Chosen, not multiplied by NaN: a molecule in a batch of crystals would turn the gradient of the loss into NaN.
+    """
+    return torch.where(graph.pbc.all(dim=1).view(-1, 1, 1), stress, torch.nan)
 
 
 def _or_zero(slope: Tensor | None, like: Tensor) -> Tensor:

@@ -42,14 +42,30 @@ def scatter(
     averages: dict[str, list[Tensor]],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Put a checkpoint back where ``gather`` took it from."""
-    t = checkpoint.tensors
-    network.load_state_dict({k.removeprefix("network."): v for k, v in t.items() if k.startswith("network.")})
+    """Put a checkpoint back where ``gather`` took it from; CheckpointError when it is of another network."""
+    try:
+        _scatter(checkpoint.tensors, network, averages, optimizer)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            "the checkpoint belongs to another run",
+            wanted="the same model and optimiser as when it was written",
+            got=str(error).splitlines()[0],
+            remedy="continue with the config.yaml of the run folder, or start a run of another name without --resume",
+        ) from error
+
+
+def _scatter(
+    tensors: dict[str, Tensor],
+    network: nn.Module,
+    averages: dict[str, list[Tensor]],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
     for name, values in averages.items():
         for place, value in enumerate(values):
-            value.copy_(t[f"{name}.{place}"])
+            value.copy_(tensors[f"{name}.{place}"])
     moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in t.items():
+    for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, index, moment = key.split(".")
             moments.setdefault(int(index), {})[moment] = value

@@ -69,7 +69,13 @@ def errors_table(metrics: dict[str, Any]) -> Table:
 
 
 def predict(potential: Potential, dataset: Dataset, budget: Budget, device: torch.device | str = "cpu") -> Predictions:
-    """Run a potential over a data set, each structure with the labels it has."""
+    """Run a potential over a data set, each structure with the labels it has.
+
+    UnknownElementError names the first structure with an element the potential does not know, before any is computed.
+    """
+    known = potential.references.device
+    for graph, name in zip(dataset.graphs, dataset.names, strict=True):
+        potential.check_elements(graph.numbers.to(known), where=name)
     stress = any(bool(torch.isfinite(label.stress).any()) for label in dataset.labels)
     was_training = potential.training
     potential.eval()
@@ -77,7 +83,6 @@ def predict(potential: Potential, dataset: Dataset, budget: Budget, device: torc
     order: list[int] = []
     for indices in batches(dataset, budget, seed=0, epoch=0, shuffle=False):
         graph, label = dataset.batch(indices)
-        potential.check_elements(graph.numbers)
         predicted = potential(graph.to(device), forces=True, stress=stress)
         parts.append((label, Results(*(t.detach().cpu() for t in predicted))))
         order += indices
