@@ -53,6 +53,6 @@ def visit(browser: Any, path: Path, width: int = 1280, height: int = 900, scheme
         "request", lambda r: seen.requests.append(r.url) if r.url != url and not r.url.startswith("data:") else None
     )
     seen.page.goto(url)
-    seen.page.wait_for_selector("html[data-drawn]", state="attached", timeout=60_000)
+    seen.page.wait_for_selector("html[data-drawn]", state="attached", timeout=120_000)
     yield seen
     context.close()

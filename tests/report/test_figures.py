@@ -66,6 +66,7 @@ def test_the_colours_of_light_and_dark_are_the_same_set() -> None:
 def test_a_logarithmic_axis_writes_its_numbers_in_full() -> None:
     assert figure.axis("meV", log_over=np.array([60.0, 800.0]))["tickformat"] == "~g"
     assert figure.axis("meV", log_over=np.array([1e-4, 800.0]))["dtick"] == 1
+    assert "dtick" not in figure.axis("meV", log_over=np.array([70.0, 80.0]))
     assert figure.axis("meV", log_over=np.zeros(0))["type"] == "log"
 
 
@@ -164,6 +165,26 @@ def test_the_difference_to_the_reference_is_drawn_where_volumes_are_shared(run: 
     assert "model − reference" not in {t["name"] for t in alone.data}
 
 
+def test_a_fit_is_drawn_over_the_range_that_was_fitted(run: Run) -> None:
+    def ends(curve: EnergyVolume) -> list[float]:
+        item = energy_volume_figure((curve,))
+        assert item is not None
+        fit = next(t for t in item.data if t["name"] == "model, fit")
+        return [fit["x"][0], fit["x"][-1]]
+
+    model = run.curves[0]
+    assert ends(model) == pytest.approx([model.volume[0], model.volume[-1]], rel=1e-5)
+    part = Record(model.fit.values | {"range_A3_per_atom": [18.0, 23.0]})
+    assert ends(EnergyVolume("model", model.volume, model.energy, part)) == [18.0, 23.0]
+
+
+def test_a_run_of_one_step_shows_points() -> None:
+    steps = {"step": np.array([1.0]), "loss": np.array([2.0])}
+    (loss,) = learning_figures(History(Record(), steps, {}, Record()))
+    assert loss.data[0]["mode"] == "lines+markers"
+    assert figure.line(np.arange(9.0), np.arange(9.0), "a", "@blue")["mode"] == "lines"
+
+
 def test_the_constants_stand_side_by_side(run: Run) -> None:
     rows = {row.name: row for row in constants(run.curves)}
     assert rows["Bulk modulus B₀"].model == "90.2"
@@ -182,6 +203,9 @@ def trajectory(slope: float, ensemble: str = "nve") -> Trajectory:
 def test_drift_is_the_slope_of_the_total_energy_per_atom() -> None:
     assert drift(trajectory(0.05)) == pytest.approx(0.05, rel=1e-6)
     assert drift(trajectory(-2.0)) == pytest.approx(-2.0, rel=1e-6)
+    kicked = trajectory(0.05)
+    kicked.columns["total_eV"][:50] += 3.0  # the first tenth does not count
+    assert drift(kicked) == pytest.approx(0.05, rel=1e-6)
 
 
 def test_a_run_of_two_frames_has_no_drift_and_still_a_page() -> None:

@@ -12,6 +12,7 @@ from adatom.report.load import Trajectory
 
 POINTS = 2000  # per curve
 SETTLED = 0.2  # share of the run left out of means
+STARTED = 0.1  # share of the run left out of the drift
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,15 @@ def dynamics(run: Trajectory) -> Dynamics:
 
 
 def drift(run: Trajectory) -> float | None:
-    """Slope of the total energy by least squares, meV/atom/ps; None where it is not logged or the run is too short."""
+    """Slope of the total energy by least squares, meV/atom/ps, after the first tenth; None for too short a run."""
     time, energy, atoms = run.columns.get("time_ps"), run.columns.get("total_eV"), run.start.real("atoms")
     if time is None or energy is None or not atoms:
         return None
     known = np.isfinite(time) & np.isfinite(energy)
-    t, e = time[known] - time[known].mean() if known.any() else time[:0], energy[known]
+    if not known.any():
+        return None
+    known &= time >= time[known][0] + STARTED * (time[known][-1] - time[known][0])
+    t, e = time[known] - time[known].mean(), energy[known]
     if t.size < 3 or not (t @ t) > 0:
         return None
     return float(1e3 * (t @ (e - e.mean())) / (t @ t) / atoms)
@@ -122,8 +126,9 @@ def _energy(run: Trajectory) -> Figure | None:
         slope = drift(run)
         title = "Drift of the total energy"
         if slope is not None:
-            fit = slope * (time - np.nanmean(time)) + np.nanmean(change)
-            curves.append(line(time[keep][[0, -1]], fit[keep][[0, -1]], "fit", "@ink", 1.6, "dash"))
+            late = np.flatnonzero(np.isfinite(change) & (time >= time[0] + STARTED * (time[-1] - time[0])))
+            fit = slope * (time[late] - time[late].mean()) + change[late].mean()
+            curves.append(line(time[late][[0, -1]], fit[[0, -1]], "fit", "@ink", 1.6, "dash"))
             note = f"dashed: fit, {signed(slope, 4)} meV/atom/ps"
     look = layout(axis("time (ps)"), axis(f"ΔE ({unit})"))
     return Figure(f"{run.name}-energy", title, note, curves, look)

@@ -79,12 +79,14 @@ def constants(curves: tuple[EnergyVolume, ...]) -> list[ConstantRow]:
 
 
 def _fit(curve: EnergyVolume) -> tuple[np.ndarray, np.ndarray] | None:
-    """The fitted curve over the range of its points, or None where the constants are not all there."""
+    """The fitted curve over the range that was fitted, or None where the constants are not all there."""
     keys = ("V0_A3_per_atom", "E0_eV_per_atom", "B0_GPa", "B0_prime")
     values = [value for key in keys if (value := curve.fit.real(key)) is not None]
     if len(values) < len(keys):
         return None
-    volume = np.linspace(curve.volume[0], curve.volume[-1], 160)
+    span = curve.fit.reals("range_A3_per_atom")  # of the points that were fitted, where not all were
+    low, high = span if span.shape == (2,) else (curve.volume[0], curve.volume[-1])
+    volume = np.linspace(low, high, 160)
     return volume, birch_murnaghan(volume, *values)
 
 

@@ -64,6 +64,8 @@ def _log_ticks(values: np.ndarray) -> Json:
     decades = math.log10(known.max() / known.min()) if known.size else 0.0
     if decades > 2.2:
         return {"dtick": 1 if decades < 7 else math.ceil(decades / 5), "exponentformat": "power"}
+    if decades < 0.2:  # less than 1-2-3: let plotly choose
+        return {}
     return {"dtick": "D2" if decades > 0.7 else "D1", "tickformat": "~g"}
 
 
@@ -82,11 +84,12 @@ def line(x: np.ndarray, y: np.ndarray, name: str, color: str, width: float = 1.8
     """A curve; gaps where a value is not finite."""
     return {
         "type": "scatter",
-        "mode": "lines",
+        "mode": "lines" if np.isfinite(y).sum() > 2 else "lines+markers",  # a line through one point shows nothing
         "name": name,
         "x": plain(x),
         "y": plain(y),
         "line": {"color": color, "width": width, "dash": dash},
+        "marker": {"color": color, "size": 5},
         "hovertemplate": f"%{{y:.4~g}}<extra>{html.escape(name)}</extra>",
     }
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from adatom.report.dynamics import drift
-from adatom.report.format import THIN, duration, fixed, integer, number, signed, tidy
+from adatom.report.format import THIN, duration, fixed, integer, number, plural, signed, tidy
 from adatom.report.load import Run
 from adatom.report.tables import Errors, TypeRow, overall
 
@@ -151,5 +151,5 @@ def _cost(run: Run) -> Tile | None:
     if seconds is None:
         return None
     steps = run.history.steps.get("step") if run.history else None
-    note = f"{integer(float(steps[-1]))} steps" if steps is not None and steps.size else ""
+    note = plural(round(float(steps[-1])), "step") if steps is not None and steps.size else ""
     return Tile("Training time", duration(seconds), "", note)
