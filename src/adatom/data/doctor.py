@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -162,7 +163,9 @@ def _doubt(kind: str, fit: Slopes, where: str, message: str) -> Finding:
 
 
 def _figure(value: float, error: float) -> str:
-    return f"({value:.4g} ± {error:.1g})"
+    error = max(error, 1e-4 * abs(value), 1e-9)
+    digits = max(-math.floor(math.log10(error)), 0)
+    return f"({value:.{digits}f} ± {error:.{digits}f})"
 
 
 def _corrected(slope: float, mistakes: dict[str, float]) -> dict[str, float]:

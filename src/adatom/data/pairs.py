@@ -70,7 +70,8 @@ def _group_pairs(structures: Sequence[Structure], members: list[int]) -> list[tu
     cells = np.stack([np.where(pbc[:, None], np.asarray(structures[k].atoms.cell), 0.0) for k in members])
     boxes = np.stack([_box(cell, pbc) for cell in cells])  # (m, 3, 3)
     fractional = np.stack([structures[k].atoms.positions for k in members]) @ np.linalg.inv(boxes)  # (m, n, 3)
-    # periodic coordinates as near as possible to the first structure's, then without the rigid shift
+    # periodic coordinates counted from atom 0, each as near as possible to the first structure's; then centred
+    fractional -= fractional[:, :1].copy()
     fractional -= np.where(pbc, np.round(fractional - fractional[:1]), 0.0)
     fractional -= fractional.mean(axis=1, keepdims=True)
     points = np.concatenate(
@@ -122,6 +123,7 @@ def _row(
     a: Structure, b: Structure, shift: np.ndarray, box_a: np.ndarray, box_b: np.ndarray, pbc: np.ndarray
 ) -> tuple[float, ...] | None:
     """Energy difference, works, distance, atoms and volume of one pair; None where the stress is needed and missing."""
+    shift = shift - shift[0]
     shift = shift - np.where(pbc, np.round(shift), 0.0)
     shift = shift - shift.mean(axis=0)  # (n, 3) fractional
     change = box_b - box_a

@@ -122,13 +122,12 @@ def check_leaks(train: Sequence[Structure], test: Sequence[Structure]) -> None:
     LeakError
         Names the test structures and the training structures they repeat.
     """
-    ours = [s for s in train if not s.isolated]
     theirs = [s for s in test if not s.isolated]
-    pairs = copies(ours, theirs)
+    pairs = copies(train, theirs)
     if not pairs:
         return
     leaked = {j: i for i, j in reversed(pairs)}
-    listed = [f"{theirs[j].name} = {ours[i].name}" for j, i in sorted(leaked.items())]
+    listed = [f"{theirs[j].name} = {train[i].name}" for j, i in sorted(leaked.items())]
     raise LeakError(
         f"{len(leaked)} of {len(test)} test structures stand in the training set",
         where="; ".join(listed[:5]) + ("; ..." if len(listed) > 5 else ""),
