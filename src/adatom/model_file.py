@@ -58,7 +58,7 @@ def load(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtyp
             "the weights do not fit the network that this version of adatom builds from the card",
             where=str(path),
             wanted=f"a file of adatom {version('adatom')}",
-            got=f"a file of adatom {card.get('versions', {}).get('adatom', 'unknown')}: {str(error).splitlines()[-1].strip()}",
+            got=f"one of {card.get('versions', {}).get('adatom', 'unknown')}: {str(error).splitlines()[-1].strip()}",
             remedy="use the version that wrote the file",
         ) from error
     potential.network.to(dtype or getattr(torch, card["dtype"]))

@@ -31,7 +31,8 @@ class ZBLConfig(Config):
 class ZBL(Prior):
     """E_i = 1/2 sum_j s(r_ij) (Z_i Z_j e^2 / 4 pi eps0 r_ij) phi(r_ij / a_ij).
 
-    a_ij = 0.8854 a0 / (Z_i^0.23 + Z_j^0.23); s(r) = (1 - x)^3 (1 + 3x + 6x^2), x = r / r_out, falls from 1 at contact to 0 at
+    a_ij = 0.8854 a0 / (Z_i^0.23 + Z_j^0.23); s(r) = (1 - x)^3 (1 + 3x + 6x^2), x = r / r_out, falls from 1 at contact
+    to 0 at
     r_out = reach (r_cov,i + r_cov,j) with two continuous derivatives, so that bonds are left to the network.
     """
 

@@ -55,6 +55,10 @@ class TrainConfig(Config):
     batch: Budget = Budget(atoms=32)
     limits: Limits = Limits(epochs=200)
     validate_every: PositiveInt = Field(1, description="epochs between validations")
+    keep: Literal["last", "best"] | None = Field(
+        None,
+        description="averaged weights to keep; None: the last of a cosine, else those of the lowest validation loss",
+    )
     patience: PositiveInt | None = Field(None, description="validations without improvement before training stops")
     checkpoint_minutes: PositiveFloat = 2.0
     seed: int = 0
@@ -62,3 +66,14 @@ class TrainConfig(Config):
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: PositiveInt = 1
     threads: PositiveInt | None = Field(None, description="CPU threads of each process; None leaves torch's choice")
+
+    @property
+    def keep_best(self) -> bool:
+        """Whether the weights of the lowest validation loss are kept.
+
+        Not after a cosine by default: a small validation set is noisy enough to choose weights of a quarter of the way,
+        when the learning rate was still high (LOG.md).
+        """
+        if self.keep is not None:
+            return self.keep == "best"
+        return self.patience is not None or self.optimizer.schedule == "plateau"

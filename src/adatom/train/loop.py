@@ -64,8 +64,8 @@ def progress_of(limits: Limits, state: State, epochs: float) -> float:
 class Trainer:
     """Fits a potential to a training set; ``run`` receives log and checkpoints.
 
-    After ``fit`` the potential carries the averaged weights with the lowest validation loss (the last ones when there
-    is no validation set).
+    After ``fit`` the potential carries the averaged weights: the last ones, or those of the lowest validation loss,
+    as ``config.keep_best`` says.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Trainer:
     def fit(self, display: Progress) -> str:
         """Train until a limit is reached; returns which one."""
         clock = Clock(self.config.limits, self.state.seconds)
-        saved = time.monotonic()
+        self._saved = time.monotonic()
         reason = ""
         while not reason:
             reason = self._epoch(clock, display)
@@ -106,10 +106,9 @@ class Trainer:
                 patience = self.config.patience
                 if not reason and patience is not None and self.state.stale >= patience:
                     reason = f"no improvement in {patience} validations"
-            if reason or time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
+            if reason or self._overdue():
                 self.save()
-                saved = time.monotonic()
-        if self.valid_set is not None:
+        if self.config.keep_best and self.valid_set is not None:
             self.average.average = self.best
         self.average._write(self.average.average)
         self.log({"kind": "end", "seconds": self.state.seconds, "reason": reason, "best_step": self.state.best_step})
@@ -117,6 +116,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint."""
+        self._saved = time.monotonic()
         if self.fabric.is_global_zero:
             self.state.schedule = self.schedule.state()
             parts = checkpoint.gather(
@@ -133,6 +133,11 @@ class Trainer:
     def _averages(self) -> dict[str, list[Tensor]]:
         return {"average": self.average.average, "best": self.best}
 
+    _saved: float = 0.0  # when the last checkpoint was written, or training began
+
+    def _overdue(self) -> bool:
+        return time.monotonic() - self._saved > 60 * self.config.checkpoint_minutes
+
     def _epoch(self, clock: Clock, display: Progress) -> str:
         """One pass over the training set; the reason to stop, or nothing."""
         config, state = self.config, self.state
@@ -142,7 +147,7 @@ class Trainer:
             self.fabric.world_size,
         )
         self.module.train()
-        shown, since, seen = clock.seconds(), 0.0, 0
+        shown, since, seen, steps = clock.seconds(), 0.0, 0, 0  # since the last record
         while state.batch < len(plan):
             state.seconds = clock.seconds()
             fraction = progress_of(config.limits, state, state.epoch + state.batch / len(plan))
@@ -150,24 +155,22 @@ class Trainer:
                 return "limit reached"
             lr = self.schedule.lr(state.step, fraction)
             value = self._step(plan[state.batch], lr, fraction)
-            since, seen = since + value, seen + len(plan[state.batch])
+            since, seen, steps = since + value, seen + len(plan[state.batch]), steps + 1
             state.step, state.batch = state.step + 1, state.batch + 1
             now = clock.seconds()
             if now - shown > SHOW_SECONDS or state.batch == len(plan):
-                steps = state.batch - self._shown_batch if state.batch > self._shown_batch else state.batch
                 record = {
-                    "kind": "step", "step": state.step, "epoch": state.epoch, "lr": lr, "loss": since / max(steps, 1),
+                    "kind": "step", "step": state.step, "epoch": state.epoch, "lr": lr, "loss": since / steps,
                     "structures_per_s": seen * self.fabric.world_size / max(now - shown, 1e-9), "seconds": now,
                 }  # fmt: skip
                 self.log(record)
                 display.step(record, fraction)
-                shown, since, seen = now, 0.0, 0
-                self._shown_batch = state.batch
-        state.epoch, state.batch, self._shown_batch = state.epoch + 1, 0, 0
+                shown, since, seen, steps = now, 0.0, 0, 0
+            if state.batch < len(plan) and self._overdue():  # an epoch of a large set can last for hours
+                self.save()
+        state.epoch, state.batch = state.epoch + 1, 0
         state.seconds = clock.seconds()
         return "limit reached" if self._all(progress_of(config.limits, state, state.epoch) >= 1.0) else ""
-
-    _shown_batch: int = 0
 
     def _step(self, indices: list[int], lr: float, fraction: float) -> float:
         """One update; the loss."""
