@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,13 @@ class Visit:
     problems: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
+    def settle(self, script: str, wanted: object, seconds: float = 60.0) -> object:
+        """What a script gives once it gives ``wanted``, or in the end (the page forbids playwright's own waiting)."""
+        deadline = time.monotonic() + seconds
+        while (found := self.page.evaluate(script)) != wanted and time.monotonic() < deadline:
+            self.page.wait_for_timeout(50)
+        return found
+
 
 def launch(driver: Any) -> Any:
     """Start the installed Chromium (none is ever downloaded); the test is skipped where there is none."""
@@ -45,6 +53,7 @@ def visit(browser: Any, path: Path, width: int = 1280, height: int = 900, scheme
     """Open a report and wait until its plots are drawn."""
     url = path.resolve().as_uri()
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, offline=True)
+    context.set_default_timeout(180_000)  # a page of 5 MB takes a while where other programs hold all cores
     seen = Visit(context.new_page())
     bad = ("error", "warning")
     seen.page.on("console", lambda m: seen.problems.append(f"console: {m.text}") if m.type in bad else None)
@@ -53,6 +62,6 @@ def visit(browser: Any, path: Path, width: int = 1280, height: int = 900, scheme
         "request", lambda r: seen.requests.append(r.url) if r.url != url and not r.url.startswith("data:") else None
     )
     seen.page.goto(url)
-    seen.page.wait_for_selector("html[data-drawn]", state="attached", timeout=120_000)
+    seen.page.wait_for_selector("html[data-drawn]", state="attached")
     yield seen
     context.close()
