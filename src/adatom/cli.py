@@ -235,7 +235,7 @@ def eos(
     curve = energy_volume(_structure(structure), Calculator(model, device), span=span, points=points)
     table = Table(title="Birch-Murnaghan fit", show_header=False)
     for key, value in curve.fit.to_record().items():
-        if value is not None:
+        if isinstance(value, float):
             table.add_row(key, f"{value:.5g}")
     console.print(table)
     if json_file is not None:

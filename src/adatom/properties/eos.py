@@ -44,6 +44,7 @@ class EOSFit:
     B0_GPa: float
     B0_prime: float
     rms_meV_per_atom: float  # of the points about the curve
+    range_A3_per_atom: tuple[float, float]  # of the points fitted
     lattice_constant_A: float | None = None  # a of the conventional cell, where the kind of crystal is known
 
     def energy(self, volumes: np.ndarray) -> np.ndarray:
@@ -56,7 +57,7 @@ class EOSFit:
         curve: np.ndarray = self.E0_eV_per_atom + scale * ((x - 1) ** 3 * self.B0_prime + (x - 1) ** 2 * (6 - 4 * x))
         return curve
 
-    def to_record(self) -> dict[str, float | None]:
+    def to_record(self) -> dict[str, Any]:
         """The figures by name, as the report reads them."""
         return asdict(self)
 
@@ -107,6 +108,7 @@ def fit_birch_murnaghan(volumes: Sequence[float] | np.ndarray, energies: Sequenc
         B0_GPa=4.0 * second / (9.0 * v0) * EV_PER_A3_IN_GPA,
         B0_prime=4.0 + 2.0 * third / (3.0 * second),
         rms_meV_per_atom=1e3 * rms,
+        range_A3_per_atom=(float(v.min()), float(v.max())),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -211,6 +212,7 @@ def _open_folder(run: Path, resume: bool) -> Path:
 def _start_record(config: TrainConfig, potential: Potential, fabric: Fabric) -> dict[str, Any]:
     return {
         "kind": "start",
+        "time": time.time(),
         "architecture": config.model.architecture,
         "size": config.model.size,
         "parameters": sum(p.numel() for p in potential.network.parameters()),
