@@ -22,7 +22,7 @@ from adatom.sim.relax import relax
 from adatom.units import EV_PER_A3_IN_GPA
 from toy import toy_potential
 
-TRUTH = EOSFit(20.4, -5.4, 88.3, 4.2, 0.0)
+TRUTH = EOSFit(20.4, -5.4, 88.3, 4.2, 0.0, (18.0, 23.0))
 
 
 def energy_per_volume(volume: float) -> float:
