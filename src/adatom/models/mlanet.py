@@ -4,20 +4,17 @@ Bi, Zhao, Sun, Hu, Lu, Cheng, arXiv:2603.22810 (2026). The published text leaves
 are the paper's.
 
 An atom carries features of several degrees, x (L2, C). It looks at its neighbours through two paths: what a neighbour
-is (value path) and how the pair stands in space (query path), mixed by a gate and weighted by attention:
+is (value path) and how the pair stands in space (query path), mixed by a gate and weighted by attention, (4)-(9):
 
     m_i = sum_j a_ij [ g_ij W_V x_j + (1 - g_ij) Q_ij ],   Q_ij = W_Q x_i + E_ij,   E_ij = edge features of r_ij
-    (4)-(9)
 
 Two forms:
 
-``paper``    as published: softmax over neighbours, pooled energy [sum, mean, max], direct force and stress heads. Its
-energy is not
-             extensive, jumps at the cutoff, and its forces are not derivatives of it.
-``default``  the same attention made sound: weights fade at the cutoff and share with a null token, the harmonics of
-E_ij carry radial
-             functions, features couple once per atom after the sum, the energy is a sum over atoms that is exactly zero
-             for a lone one, and forces and stress are its derivatives.
+``default``  sound: attention weights fade at the cutoff and share with a null token, the harmonics of E_ij carry radial
+             functions, features couple once per atom after the sum, the energy is a sum over atoms that is exactly
+             zero for a lone one, and forces and stress are its derivatives.
+``paper``    as published: softmax over neighbours, pooled energy [sum, mean, max], direct force and stress heads. The
+             energy is not extensive and jumps at the cutoff, and forces are not its derivatives.
 
 Shapes: N atoms, E edges, M neighbours (padded), C channels, L2 = (l_max + 1)^2 harmonics, H heads, D channels of a
 head, B radial functions.
@@ -267,7 +264,7 @@ class PaperBody(nn.Module):
         C, width = config.channels, config.readout
         self.cutoff, self.radial = config.cutoff, config.radial
         self.l_max = config.l_max
-        self.lift = nn.Linear(C, C)
+        self.lift = nn.Linear(C + 1, C)  # element and total charge of the structure
         self.layers = nn.ModuleList(PaperLayer(config) for _ in range(config.layers))
         self.energy = nn.Sequential(nn.Linear(3 * C, width), nn.SiLU(), nn.Linear(width, 1))
         self.forces = nn.Linear(C, 1, bias=False)
@@ -279,7 +276,8 @@ class PaperBody(nn.Module):
     def forward(self, graph: Graph, species: Tensor, r: Tensor, y: Tensor) -> NetworkOutput:
         """Pooled energy and direct heads."""
         x = torch.zeros(species.shape[0], (self.l_max + 1) ** 2, species.shape[1], dtype=species.dtype, device=r.device)
-        x = torch.cat([self.lift(species).unsqueeze(1), x[:, 1:]], dim=1)  # (1)
+        charge = graph.charge.index_select(0, graph.owner).to(species.dtype).unsqueeze(1)  # (N, 1)
+        x = torch.cat([self.lift(torch.cat([species, charge], dim=1)).unsqueeze(1), x[:, 1:]], dim=1)  # (1)
         e = bessel(r, self.cutoff, self.radial)  # (2), reading A
         for layer in self.layers:
             x = layer(x, e, y, graph.edges[0], graph.edges[1])
