@@ -55,16 +55,13 @@ def train(
 ) -> None:
     """Train a potential."""
     from adatom.config import read_yaml
-    from adatom.report import write_report
     from adatom.train.config import TrainConfig
     from adatom.train.run import train as run_training
 
     values = read_yaml(config)
     for entry in change or ():
         _override(values, entry)
-    run = run_training(TrainConfig.parse(values, where=str(config)), folder, resume, console)
-    page = write_report(run)
-    console.print(f"model   {run / 'model.adatom'}\nreport  {page}")
+    run_training(TrainConfig.parse(values, where=str(config)), folder, resume, console)
 
 
 @app.command()

@@ -29,6 +29,7 @@ from adatom.graph import edge_vectors
 from adatom.models import MODELS
 from adatom.potential import Potential
 from adatom.priors import PRIORS
+from adatom.report import write_report
 from adatom.statistics import References, fit_references, scales
 from adatom.train.checkpoint import CHECKPOINT
 from adatom.train.config import DataConfig, TrainConfig
@@ -58,7 +59,7 @@ def train(
     """Train a potential; returns the run folder ``folder/name``.
 
     The folder receives ``config.yaml``, ``data.json``, ``log.jsonl``, ``checkpoint.safetensors``, ``model.adatom``,
-    ``predictions.npz`` and ``metrics.json``.
+    ``predictions.npz``, ``metrics.json`` and ``report.html``.
 
     Raises
     ------
@@ -97,6 +98,7 @@ def train(
     if speaks:
         metrics = _finish(potential, config, sets, run, trainer.state.seconds, fabric.device)
         console.print(errors_table(metrics))
+        console.print(f"model   {run / 'model.adatom'}\nreport  {write_report(run)}", soft_wrap=True)
     fabric.barrier()
     return run
 
