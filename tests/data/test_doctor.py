@@ -150,6 +150,13 @@ def test_strained_cells_without_stress_are_not_compared(silicon: list[Structure]
     assert close_pairs(blind).stress_work.any() == np.False_
 
 
+def test_a_set_without_any_force_is_judged_by_its_stress(silicon: list[Structure]) -> None:
+    still = [dataclasses.replace(s, forces=0.0 * s.forces) for s in silicon if s.config_type == "eos"]
+    findings = {f.kind: f for f in consistency(still)}
+    assert findings["energy and forces"].message.startswith("no pair of structures has a force")
+    assert "energies and stress agree" in findings["energy and stress"].message
+
+
 def test_two_structures_are_too_few_to_judge() -> None:
     findings = consistency(molecules(2))
     assert [(f.severity, f.kind) for f in findings] == [("note", "energy and forces")]

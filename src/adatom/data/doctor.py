@@ -123,9 +123,10 @@ def _unexplained(pairs: Pairs, fit: Slopes, where: str) -> Finding:
 
 
 def _force_slope(pairs: Pairs, fit: Slopes, where: str) -> list[Finding]:
-    kind, figure = "energy and forces", f"dE = {_figure(fit.force, fit.force_error)} x (-F dR)"
+    kind = "energy and forces"
     if not fit.force_error < 0.1 * max(abs(fit.force), 1e-12):
         return [Finding(kind, "note", where, "no pair of structures has a force along its displacement to compare")]
+    figure = f"dE = {_figure(fit.force, fit.force_error)} x (-F dR)"
     figure += f" over {len(pairs.first)} pairs of near-identical structures"
     if GOOD[0] < fit.force < GOOD[1]:
         return [Finding(kind, "note", where, f"energies and forces agree: {figure}")]
