@@ -24,16 +24,28 @@ from adatom.potential import Derivatives, Potential
 from adatom.priors import PRIORS
 
 FORMAT = 1
+DTYPES = {"float32": torch.float32, "float64": torch.float64}  # of networks
 _PICKLE_STARTS = (b"\x80", b"PK\x03\x04")  # a pickle stream; the zip archive that torch.save writes
 
 
 def save(potential: Potential, path: str | Path) -> Path:
-    """Write a potential to ``path``: all or nothing, also when the disk is full or the process dies meanwhile."""
+    """Write a potential to ``path``: all or nothing, also when the disk is full or the process dies meanwhile.
+
+    ModelFileError when it cannot be written; a file that was there before is whole then.
+    """
     tensors = {name: t.detach().cpu().contiguous() for name, t in potential.network.state_dict().items()}
     card = describe(potential) | {"tensors_sha256": _digest(tensors)}
     text = json.dumps(card, sort_keys=True)
     header = {"adatom": text, "adatom_sha256": hashlib.sha256(text.encode()).hexdigest()}
-    return write_atomically(path, pack_tensors(tensors, header))
+    try:
+        return write_atomically(path, pack_tensors(tensors, header))
+    except OSError as error:
+        raise ModelFileError(
+            "the model file could not be written",
+            where=str(path),
+            got=error.strerror or str(error),
+            remedy="free disk space, or choose another folder",
+        ) from error
 
 
 def load(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Potential:
@@ -48,9 +60,9 @@ def load(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtyp
         tensors = load_tensors(data)
     except SafetensorError as error:
         raise _damaged(path, str(error)) from error
-    if _digest(tensors) != card.pop("tensors_sha256"):
+    if _digest(tensors) != card.pop("tensors_sha256", None):
         raise _damaged(path, "the weights do not match their checksum")
-    potential = build(card)
+    potential = build(card, str(path))
     try:
         potential.network.load_state_dict(tensors)
     except RuntimeError as error:  # checksums were right: the file is whole, the code has changed
@@ -61,14 +73,15 @@ def load(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtyp
             got=f"one of {card.get('versions', {}).get('adatom', 'unknown')}: {str(error).splitlines()[-1].strip()}",
             remedy="use the version that wrote the file",
         ) from error
-    potential.network.to(dtype or getattr(torch, card["dtype"]))
+    if dtype is not None:
+        potential.network.to(dtype)
     return potential.to(device).eval()
 
 
 def info(path: str | Path) -> dict[str, Any]:
     """The card alone, checked, without building the network."""
     card = _card_of(_read_bytes(Path(path)), Path(path))
-    del card["tensors_sha256"]
+    card.pop("tensors_sha256", None)
     return card
 
 
@@ -95,18 +108,23 @@ def describe(potential: Potential) -> dict[str, Any]:
     }
 
 
-def build(card: dict[str, Any]) -> Potential:
-    """A potential from its card, with weights as they are initialised."""
+def build(card: dict[str, Any], where: str | None = None) -> Potential:
+    """A potential from its card, with weights as they are initialised.
+
+    ModelFileError, which names ``where``, when this version cannot build what the card describes.
+    """
     try:
         architecture = MODELS[card["architecture"]]
         network = architecture(architecture.Config.parse(card["config"]))
         priors = tuple(PRIORS[p["name"]](p) for p in card["priors"])
         references = {number(name): energy for name, energy in card["references"].items()}
         derivatives = TypeAdapter(Derivatives).validate_python(card["derivatives"])
+        network.to(DTYPES[card["dtype"]])
         return Potential(network, references, card["scale_eV"], priors, derivatives, card)
-    except (KeyError, ConfigError) as error:
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise ModelFileError(
             "the card describes a potential that this version of adatom cannot build",
+            where=where,
             wanted=f"one of the architectures {', '.join(MODELS)} with a valid configuration",
             got=str(error),
             remedy="update adatom",
@@ -124,7 +142,7 @@ def write_atomically(path: str | Path, data: bytes) -> Path:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError:
+    except BaseException:
         part.unlink(missing_ok=True)
         raise
     return path
@@ -157,14 +175,15 @@ def _card_of(data: bytes, path: Path) -> dict[str, Any]:
         if hashlib.sha256(text.encode()).hexdigest() != digest:
             raise _damaged(path, "the card does not match its checksum")
         card: dict[str, Any] = json.loads(text)
+        written = int(card["format"])
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, "the header holds no adatom card") from error
-    if card["format"] > FORMAT:
+    if written > FORMAT:
         raise ModelFileError(
             "the file was written by a later adatom",
             where=str(path),
             wanted=f"format {FORMAT} or earlier",
-            got=f"format {card['format']}",
+            got=f"format {written}",
             remedy="update adatom",
         )
     return card

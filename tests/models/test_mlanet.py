@@ -286,3 +286,13 @@ def test_the_published_form_takes_lone_atoms() -> None:
     close(together.energy[1:2], ask(made("paper"), lone()).energy)
     assert together.stress[:2].isnan().all()
     assert together.stress[2].isfinite().all()
+
+
+def test_the_published_form_knows_the_total_charge_of_each_structure() -> None:
+    potential, ion = made("paper"), water()
+    ion.info["total_charge"] = 1
+    neutral, charged = ask(potential, water()), ask(potential, ion)
+    assert (charged.energy - neutral.energy).abs() > 1e-5
+    assert (charged.forces - neutral.forces).abs().max() > 1e-5
+    together = ask(potential, water(), ion)
+    close(together.energy, torch.cat([neutral.energy, charged.energy]))

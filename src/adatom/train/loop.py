@@ -43,6 +43,17 @@ class State:
     schedule: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass
+class Tally:
+    """Steps since the last record of the log."""
+
+    start: float  # seconds
+    loss: float = 0.0  # summed over steps
+    steps: int = 0
+    structures: int = 0
+    lr: float = 0.0  # of the last step
+
+
 class Clock:
     """Seconds spent, of this and of resumed sessions, wall or CPU time."""
 
@@ -147,30 +158,38 @@ class Trainer:
             self.fabric.world_size,
         )
         self.module.train()
-        shown, since, seen, steps = clock.seconds(), 0.0, 0, 0  # since the last record
+        tally = Tally(clock.seconds())
         while state.batch < len(plan):
             state.seconds = clock.seconds()
             fraction = progress_of(config.limits, state, state.epoch + state.batch / len(plan))
             if self._all(fraction >= 1.0):
+                self._tell(tally, clock, fraction, display)
                 return "limit reached"
-            lr = self.schedule.lr(state.step, fraction)
-            value = self._step(plan[state.batch], lr, fraction)
-            since, seen, steps = since + value, seen + len(plan[state.batch]), steps + 1
+            tally.lr = self.schedule.lr(state.step, fraction)
+            tally.loss += self._step(plan[state.batch], tally.lr, fraction)
+            tally.steps, tally.structures = tally.steps + 1, tally.structures + len(plan[state.batch])
             state.step, state.batch = state.step + 1, state.batch + 1
-            now = clock.seconds()
-            if now - shown > SHOW_SECONDS or state.batch == len(plan):
-                record = {
-                    "kind": "step", "step": state.step, "epoch": state.epoch, "lr": lr, "loss": since / steps,
-                    "structures_per_s": seen * self.fabric.world_size / max(now - shown, 1e-9), "seconds": now,
-                }  # fmt: skip
-                self.log(record)
-                display.step(record, fraction)
-                shown, since, seen, steps = now, 0.0, 0, 0
+            if clock.seconds() - tally.start > SHOW_SECONDS or state.batch == len(plan):
+                self._tell(tally, clock, fraction, display)
+                tally = Tally(clock.seconds())
             if state.batch < len(plan) and self._overdue():  # an epoch of a large set can last for hours
                 self.save()
         state.epoch, state.batch = state.epoch + 1, 0
         state.seconds = clock.seconds()
         return "limit reached" if self._all(progress_of(config.limits, state, state.epoch) >= 1.0) else ""
+
+    def _tell(self, tally: Tally, clock: Clock, fraction: float, display: Progress) -> None:
+        """Log and show the steps since the last record, if there were any."""
+        if tally.steps == 0:
+            return
+        now = clock.seconds()
+        record = {
+            "kind": "step", "step": self.state.step, "epoch": self.state.epoch, "lr": tally.lr,
+            "loss": tally.loss / tally.steps, "seconds": now,
+            "structures_per_s": tally.structures * self.fabric.world_size / max(now - tally.start, 1e-9),
+        }  # fmt: skip
+        self.log(record)
+        display.step(record, fraction)
 
     def _step(self, indices: list[int], lr: float, fraction: float) -> float:
         """One update; the loss."""
