@@ -294,4 +294,9 @@ def _override(values: dict[str, Any], entry: str) -> None:
         values = values.setdefault(name, {})
         if not isinstance(values, dict):
             raise ConfigError(f"'{name}' holds a value, not further entries", got=entry, remedy="correct the path")
-    values[last] = yaml.safe_load(text)
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            "the value after = is no YAML", got=entry, remedy="close brackets and quotes: --set 'data.train=[a.xyz]'"
+        ) from error
