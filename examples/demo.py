@@ -43,9 +43,10 @@ def main(arguments: list[str] | None = None) -> Path:
     started = time.monotonic()
     values = read_yaml(ROOT / "configs" / "demo.yaml")
     values["name"] = options.name
-    values["limits"] = {"minutes": options.minutes}
+    values["limits"] = {"steps": options.steps} if options.steps else {"minutes": options.minutes}
     for part in ("train", "test"):
         values["data"][part] = [str(ROOT / path) for path in values["data"][part]]
+    set_aside(options.folder / options.name)
     folder = adatom.train(adatom.TrainConfig.parse(values), options.folder, console=console)
 
     calculator = adatom.Calculator(folder / "model.adatom")
@@ -64,12 +65,20 @@ def main(arguments: list[str] | None = None) -> Path:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=4.5, help="of training")
+    parser.add_argument("--steps", type=int, help="of training, instead of minutes: the same result every time")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs")
     parser.add_argument("--name", default="demo")
     parser.add_argument("--repeat", type=int, default=3, help="cubic cells along each axis: 3 makes 216 atoms")
     parser.add_argument("--nve-steps", type=int, default=1000)
     parser.add_argument("--nvt-steps", type=int, default=500)
     return parser.parse_args(arguments)
+
+
+def set_aside(folder: Path) -> None:
+    """An earlier demo is kept under another name."""
+    if folder.exists():
+        made = time.strftime("%Y-%m-%d_%H%M%S", time.localtime(folder.stat().st_mtime))
+        console.print(f"the earlier {folder} is now {folder.rename(folder.with_name(f'{folder.name}_{made}'))}")
 
 
 def verify(folder: Path) -> dict[str, Any]:
