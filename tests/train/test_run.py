@@ -58,7 +58,7 @@ def test_the_loss_falls(finished: Path) -> None:
 def test_the_folder_is_complete(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
         "config.yaml", "data.json", "log.jsonl", "checkpoint.safetensors", "model.adatom", "card.json",
-        "predictions.npz", "valid_predictions.npz", "metrics.json",
+        "predictions.npz", "valid_predictions.npz", "metrics.json", "report.html",
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
+from rich.text import Text
 
 from adatom import model_file
 from adatom.data.dataset import Dataset
@@ -36,6 +37,8 @@ from adatom.train.config import DataConfig, TrainConfig
 from adatom.train.evaluate import errors_table, predict
 from adatom.train.loop import LOG, Trainer
 from adatom.train.progress import Progress
+
+COLOURS = {"error": "bold red", "warning": "yellow", "note": "green"}  # of findings
 
 
 @dataclass(frozen=True)
@@ -121,9 +124,9 @@ def read_sets(config: DataConfig, needed: set[str], console: Console) -> Sets:
         if structures:
             require(structures, needed)
     check_leaks(training + valid, test)
-    findings = consistency(training)
+    findings = consistency(training, sorted(needed))
     for finding in findings:
-        console.print(f"[{'red' if finding.severity == 'error' else 'yellow'}]{finding.severity}[/]: {finding.message}")
+        console.print(Text.assemble((finding.severity, COLOURS[finding.severity]), f": {finding.message}"))
         if finding.severity == "error":
             raise DataError(finding.message, where=finding.where, remedy=finding.remedy)
     console.print(f"{len(training)} structures to train on, {len(valid)} to validate, {len(test)} to test")
@@ -257,10 +260,17 @@ def _data_record(sets: Sets, references: References, card: dict[str, Any]) -> di
         },
         "findings": [
             {"severity": f.severity, "kind": f.kind, "where": f.where, "message": f.message, "remedy": f.remedy}
-            for f in sets.findings
+            for f in [*sets.findings, *_remarks(sets, references)]
         ],
         "fingerprint": card["fingerprint"],
     }
+
+
+def _remarks(sets: Sets, references: References) -> list[Finding]:
+    """What reading and the fit of the references have to say, as findings."""
+    remarks = [(f.file, remark) for found in sets.found.values() for f in found for remark in f.remarks]
+    remarks += [("references", remark) for remark in references.remarks]
+    return [Finding("remark", "note", where, remark, "") for where, remark in remarks]
 
 
 def _versions() -> dict[str, str]:
