@@ -207,7 +207,7 @@ def test_a_limit_in_minutes_ends_the_run(data: dict[str, Any], tmp_path: Path) -
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_the_weights_of_the_best_validation_can_be_kept(keep: str, data: dict[str, Any], tmp_path: Path) -> None:
     run(configuration(data, keep=keep, limits={"steps": 12}, loss={"late": None}), tmp_path)
-    wild = {"lr": 0.5, "warmup_steps": 0, "ema": 0.0}
+    wild = {"lr": 5.0, "final_lr": 1.0, "warmup_steps": 0, "ema": 0.0}
     values = configuration(data, keep=keep, limits={"steps": 18}, loss={"late": None}, optimizer=wild)
     folder = run(values, tmp_path, resume=True)
     found = {record["step"]: record for record in log(folder, "valid")}
