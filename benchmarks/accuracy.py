@@ -20,6 +20,7 @@ import yaml
 
 import adatom
 from adatom.config import read_yaml
+from adatom.train.run import train
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "accuracy.json"
@@ -70,7 +71,7 @@ def main() -> None:
     }
     values = merge(values, yaml.safe_load(options.change))
     with tempfile.TemporaryDirectory() as scratch:
-        run = adatom.train(adatom.TrainConfig.parse(values), options.runs or Path(scratch))
+        run = train(adatom.TrainConfig.parse(values), options.runs or Path(scratch))
         metrics = json.loads((run / "metrics.json").read_text())
         card = adatom.info(run / "model.adatom")
         steps = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]

@@ -32,6 +32,7 @@ from adatom.properties.observables import energy_drift
 from adatom.properties.rdf import rdf
 from adatom.sim.md import MDConfig, MDRun, run
 from adatom.testing.table import verification_table
+from adatom.train.run import train
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data" / "si_pbe_gpaw"
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> Path:
     for part in ("train", "test"):
         values["data"][part] = [str(ROOT / path) for path in values["data"][part]]
     set_aside(options.folder / options.name)
-    folder = adatom.train(adatom.TrainConfig.parse(values), options.folder, console=console)
+    folder = train(adatom.TrainConfig.parse(values), options.folder, console=console)
 
     calculator = adatom.Calculator(folder / "model.adatom")
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -69,8 +70,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=ROOT / "runs")
     parser.add_argument("--name", default="demo")
     parser.add_argument("--repeat", type=int, default=3, help="cubic cells along each axis: 3 makes 216 atoms")
-    parser.add_argument("--nve-steps", type=int, default=1000)
-    parser.add_argument("--nvt-steps", type=int, default=500)
+    parser.add_argument("--nve-steps", type=int, default=2000)
+    parser.add_argument("--nvt-steps", type=int, default=1500)
     return parser.parse_args(arguments)
 
 
@@ -131,7 +132,7 @@ def dynamics(folder: Path, calculator: adatom.Calculator, options: argparse.Name
         trajectory_every=20,
     )  # fmt: skip  half of the initial kinetic energy goes into the springs
     nvt = MDConfig(
-        ensemble="nvt", temperature_K=1000, initial_temperature_K=1500, steps=options.nvt_steps, log_every=5,
+        ensemble="nvt", temperature_K=1000, initial_temperature_K=2000, steps=options.nvt_steps, log_every=5,
         trajectory_every=20,
     )  # fmt: skip
     runs = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -270,6 +271,17 @@ def test_help_lists_every_verb(adatom: Run) -> None:
     assert code == 0
     for verb in ("train", "evaluate", "verify", "info", "relax", "md", "eos", "report"):
         assert verb in out
+
+
+def test_the_commands_of_the_readme_exist(adatom: Run) -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"adatom (train|evaluate|verify|info|relax|md|eos|report)\b([^`#\n]*)", text)
+    assert len(commands) > 8
+    for verb, rest in commands:
+        code, out, _ = adatom(verb, "--help")
+        assert code == 0
+        for option in re.findall(r"--[a-z-]+", rest):
+            assert option in out, f"adatom {verb} {option}"
 
 
 def test_the_installed_command_is_light_and_speaks(tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 """adatom: train, check and run machine-learned interatomic potentials.
 
     import adatom
-    adatom.train(adatom.TrainConfig.load("config.yaml"))   # -> run folder
+    from adatom.train.run import train
+
+    train(adatom.TrainConfig.load("config.yaml"))          # -> run folder
     potential = adatom.load("model.adatom")                # -> Potential
     atoms.calc = adatom.Calculator("model.adatom")         # an ASE calculator
     adatom.verify(potential).passed                        # the contract every potential must keep
     adatom.relax(atoms, "model.adatom")
     adatom.write_report("runs/demo")
 
-Names are imported when they are first used: ``import adatom`` itself is light.
+Names are imported when they are first used: ``import adatom`` itself is light. None may be called as a folder is
+(``train``, ``data``): the folder takes its place as soon as anything in it is imported.
 """
 
 from __future__ import annotations
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
     from adatom.sim.relax import relax as relax
     from adatom.testing import verify as verify
     from adatom.train.config import TrainConfig as TrainConfig
-    from adatom.train.run import train as train
 
 _HOMES = {
     "AdatomError": "errors",
@@ -38,7 +40,6 @@ _HOMES = {
     "load": "model_file",
     "relax": "sim.relax",
     "save": "model_file",
-    "train": "train.run",
     "verify": "testing",
     "write_report": "report",
 }
