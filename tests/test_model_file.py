@@ -333,3 +333,11 @@ def test_a_process_that_dies_while_writing_leaves_the_last_good_file(
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_info_notices_a_file_that_was_cut_short(tmp_path: Path) -> None:
+    path = model_file.save(made(), tmp_path / "whole.adatom")
+    short = tmp_path / "short.adatom"
+    short.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ModelFileError, match="truncated"):
+        model_file.info(short)

@@ -54,14 +54,7 @@ def load(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtyp
     ModelFileError when the file is missing, truncated, altered, a pickle, or from a later format.
     """
     path = Path(path)
-    data = _read_bytes(path)
-    card = _card_of(data, path)
-    try:
-        tensors = load_tensors(data)
-    except SafetensorError as error:
-        raise _damaged(path, str(error)) from error
-    if _digest(tensors) != card.pop("tensors_sha256", None):
-        raise _damaged(path, "the weights do not match their checksum")
+    card, tensors = _checked(path)
     potential = build(card, str(path))
     try:
         potential.network.load_state_dict(tensors)
@@ -79,10 +72,8 @@ def load(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtyp
 
 
 def info(path: str | Path) -> dict[str, Any]:
-    """The card alone, checked, without building the network."""
-    card = _card_of(_read_bytes(Path(path)), Path(path))
-    card.pop("tensors_sha256", None)
-    return card
+    """The card of a whole file, without building the network; the errors are those of ``load``."""
+    return _checked(Path(path))[0]
 
 
 def describe(potential: Potential) -> dict[str, Any]:
@@ -146,6 +137,19 @@ def write_atomically(path: str | Path, data: bytes) -> Path:
         part.unlink(missing_ok=True)
         raise
     return path
+
+
+def _checked(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Card and weights of a file whose checksums hold."""
+    data = _read_bytes(path)
+    card = _card_of(data, path)
+    try:
+        tensors = load_tensors(data)
+    except SafetensorError as error:
+        raise _damaged(path, str(error)) from error
+    if _digest(tensors) != card.pop("tensors_sha256", None):
+        raise _damaged(path, "the weights do not match their checksum")
+    return card, tensors
 
 
 def _read_bytes(path: Path) -> bytes:
