@@ -71,7 +71,7 @@ class MLANetConfig(Config):
     def _fill(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        filled = SIZES.get(values.get("size", "S"), {}) | values
+        filled = SIZES.get(values.get("size", "S"), SIZES["S"]) | values  # one error for an unknown size, not eight
         if "l_hidden" not in values and isinstance(filled.get("l_max"), int):
             filled["l_hidden"] = min(filled.get("l_hidden", 1), filled["l_max"])
         return filled
