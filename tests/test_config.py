@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -112,6 +113,18 @@ def test_a_file_that_is_not_there_or_not_text_is_named(tmp_path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(ConfigError, match="not YAML"):
         read_yaml(tmp_path / "binary.yaml")
+
+
+def test_a_folder_and_a_locked_file_are_no_configuration(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="a folder"):
+        read_yaml(tmp_path)
+
+    def locked(path: Path, *_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", locked)
+    with pytest.raises(ConfigError, match="Permission denied"):
+        read_yaml(tmp_path / "locked.yaml")
 
 
 def test_the_nearest_name() -> None:

@@ -37,15 +37,24 @@ class Config(BaseModel):
 
     def dump(self, path: str | Path) -> None:
         """Write as YAML, every default spelled out, so that the file alone repeats the run."""
-        Path(path).write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        Path(path).write_text(text, encoding="utf-8")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping; ConfigError when the file is missing, malformed, or holds something else."""
+    """Read a YAML mapping; ConfigError when the file is missing, unreadable, malformed, or holds something else."""
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError("no such configuration file", where=str(path), remedy="check the path") from error
+    except OSError as error:
+        raise ConfigError(
+            "this configuration file cannot be read",
+            where=str(path),
+            wanted="a YAML file",
+            got="a folder" if isinstance(error, IsADirectoryError) else str(error.strerror or error),
+            remedy="name the file itself, and check that you may read it",
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError("this is not YAML", where=str(path), got=str(error), remedy="mend the file") from error
     if not isinstance(values, dict):

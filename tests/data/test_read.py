@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
 from rich.console import Console
 
 from adatom.data.read import Keys, Structure, Units, fingerprint, found_table, read, require
@@ -479,3 +480,20 @@ def test_the_fingerprint_tells_data_sets_apart(tmp_path: Path) -> None:
     assert fingerprint(a) == fingerprint(read(tmp_path / "a.xyz")[0])
     assert fingerprint(a) != fingerprint(b)
     assert fingerprint(a).startswith("sha256:")
+
+
+def test_masses_momenta_and_constraints_of_a_file_stay_with_the_atoms(tmp_path: Path) -> None:
+    atoms = bulk("Si", cubic=True)
+    atoms.set_momenta(np.random.default_rng(0).normal(size=(8, 3)))
+    atoms.set_masses([28.0] * 7 + [30.0])
+    plain = atoms.copy()
+    atoms.set_constraint(FixAtoms([0, 3]))
+    for name in ("a.traj", "a.xyz"):
+        ase.io.write(tmp_path / name, atoms)
+        found = one(tmp_path / name).atoms
+        np.testing.assert_allclose(found.get_momenta(), plain.get_momenta(), atol=1e-7)
+        assert found.get_masses()[-1] == pytest.approx(30.0)
+        assert found.constraints[0].index.tolist() == [0, 3]
+    bare = ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True)
+    ase.io.write(tmp_path / "b.traj", bare)
+    assert fingerprint([one(tmp_path / "a.traj")]) == fingerprint([one(tmp_path / "b.traj")])

@@ -89,6 +89,17 @@ def test_atoms_come_to_rest_at_each_volume() -> None:
     assert seen == [0, 1, 2, 3, 4]
 
 
+def test_the_lattice_is_that_of_the_atoms_at_rest_not_of_a_distorted_input() -> None:
+    settings = {"points": 5, "span": 0.05}
+    perfect = energy_volume(bulk("Cu", a=3.46, cubic=True), toy_potential(), **settings)
+    for supercell in ((1, 1, 1), (2, 1, 1)):
+        rattled = bulk("Cu", a=3.46, cubic=True).repeat(supercell)
+        rattled.rattle(0.05, seed=0)
+        curve = energy_volume(rattled, toy_potential(), **settings)
+        assert curve.lattice_constants == pytest.approx(perfect.lattice_constants, rel=1e-3)
+        assert curve.fit.lattice_constant_A == pytest.approx(3.46, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("atoms", "expected"),
     [

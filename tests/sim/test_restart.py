@@ -11,8 +11,9 @@ from ase.build import bulk
 
 import adatom.sim.record
 from adatom.errors import CheckpointError, ConfigError
+from adatom.sim.calculator import Calculator
 from adatom.sim.md import MDConfig, run
-from adatom.sim.record import Recorder, Thermo
+from adatom.sim.record import Files, Recorder, Thermo
 from toy import toy_potential
 
 CASES = {
@@ -140,3 +141,28 @@ def test_a_full_disk_leaves_the_last_restart_file_whole(tmp_path: Path, monkeypa
             run(crystal(), toy_potential(), settings("nve", 30), tmp_path, restart=True)
     assert (tmp_path / "nve.restart.npz").read_bytes() == before
     assert run(crystal(), toy_potential(), settings("nve", 30), tmp_path, restart=True).steps == 20
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_a_full_disk_under_log_or_trajectory_is_a_typed_error(tmp_path: Path) -> None:
+    files = Files.of(tmp_path, "md")
+    recorder = Recorder(files)
+    recorder.files = Files(files.log, Path("/dev/full"), files.restart)
+    atoms = crystal()
+    atoms.calc = Calculator(toy_potential())
+    with pytest.raises(CheckpointError, match="trajectory of the run could not be written"):
+        recorder.frame(atoms, 0, 0.0)
+    recorder.close()
+    recorder = Recorder(Files.of(tmp_path, "other"))
+    recorder._log.close()
+    recorder._log = Path("/dev/full").open("a", encoding="utf-8")  # noqa: SIM115  (the recorder closes it)
+    with pytest.raises(CheckpointError, match=r"log of the run could not be written[\s\S]*other\.jsonl"):
+        recorder.line("step", {})
+    with pytest.raises(CheckpointError, match="log of the run"):
+        recorder.close()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="files of the run cannot be made here"):
+        run(crystal(), toy_potential(), settings("nve", 1), tmp_path / "file" / "md", "md")

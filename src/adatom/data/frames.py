@@ -1,8 +1,9 @@
-"""Frames of a structure file, whatever its format: the bare atoms and every field that stood beside them."""
+"""Frames of a structure file, whatever its format: the atoms and every field that stood beside them."""
 
 from __future__ import annotations
 
 import bz2
+import copy
 import gzip
 import lzma
 import re
@@ -30,7 +31,7 @@ TENSOR: Final = re.compile(r"\b(?P<name>stress|virial)\s*=\s*[\"'{[](?P<numbers>
 class Frame(NamedTuple):
     """One record of a file."""
 
-    atoms: ase.Atoms  # numbers, positions, cell and pbc alone
+    atoms: ase.Atoms  # numbers, positions, cell, pbc; masses, momenta and constraints where the file has them
     fields: dict[str, Any]  # info, per-atom arrays, database columns and calculator results by name
 
 
@@ -184,4 +185,9 @@ def _frame(atoms: ase.Atoms) -> Frame:
     arrays = {name: values for name, values in atoms.arrays.items() if name not in ("numbers", "positions")}
     results = {} if atoms.calc is None else {k: v for k, v in atoms.calc.results.items() if v is not None}
     bare = ase.Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    for name, shape in (("masses", (len(atoms),)), ("momenta", (len(atoms), 3))):  # a simulation starts from them
+        values = arrays.get(name)
+        if values is not None and values.shape == shape and values.dtype.kind in "fiu" and np.isfinite(values).all():
+            bare.set_array(name, values, float, shape[1:])
+    bare.set_constraint([copy.deepcopy(constraint) for constraint in atoms.constraints])
     return Frame(bare, {**info, **pairs, **data, **arrays, **results})

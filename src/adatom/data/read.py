@@ -66,7 +66,8 @@ FACTORS: dict[str, Callable[[str], float]] = {
 class Structure:
     """Atoms with their labels in eV, eV/Å and eV/Å^3 (tension positive); NaN = not labelled."""
 
-    atoms: ase.Atoms  # bare; info holds total_charge and multiplicity where the file gives them
+    # masses, momenta and constraints as in the file; info holds total_charge and multiplicity where the file gives them
+    atoms: ase.Atoms
     energy: float
     forces: np.ndarray  # (n, 3)
     stress: np.ndarray  # (3, 3)

@@ -21,6 +21,8 @@ from adatom.sim.calculator import require_volume
 from adatom.sim.relax import as_calculator, relax
 from adatom.units import EV_PER_A3_IN_GPA
 
+SYMPREC = 1e-2  # Å, by which atoms at rest may miss their symmetric places
+
 
 class EOSConfig(Config):
     """Which volumes, and whether the atoms rest.
@@ -130,15 +132,18 @@ def energy_volume(
     config = EOSConfig.parse({"points": points, "span": span, "relax_atoms": relax_atoms, "fmax": fmax}, where="eos")
     require_volume(atoms)
     engine = as_calculator(calculator)
-    volumes, energies = [], []
+    volumes, energies, states = [], [], []
     for point, ratio in enumerate(np.linspace(1.0 - config.span, 1.0 + config.span, config.points)):
         scaled = atoms.copy()
         scaled.set_cell(np.asarray(atoms.cell) * ratio ** (1.0 / 3.0), scale_atoms=True)
         volumes.append(float(scaled.get_volume()) / len(atoms))
-        energies.append(_energy(scaled, engine, config) / len(atoms))
+        energy, state = _energy(scaled, engine, config)
+        energies.append(energy / len(atoms))
+        states.append(state)
         if progress is not None:
             progress(point, volumes[-1], energies[-1])
-    return curve_from_points(volumes, energies, atoms)
+    # the kind of crystal is that of the atoms at rest near V0: a distorted input has another symmetry
+    return curve_from_points(volumes, energies, states[int(np.argmin(energies))])
 
 
 def curve_from_points(
@@ -177,7 +182,7 @@ def _conventional(atoms: ase.Atoms) -> tuple[np.ndarray, np.ndarray]:
             "ignore", DeprecationWarning
         )  # spglib 2.7 announces that 2.8 will raise instead of giving None
         try:
-            cell = spglib.standardize_cell(crystal, to_primitive=False, symprec=1e-3)
+            cell = spglib.standardize_cell(crystal, to_primitive=False, symprec=SYMPREC)
         except Exception as error:  # older versions have no class of their own for it
             cell, cause = None, error
     if cell is None:
@@ -190,12 +195,13 @@ def _conventional(atoms: ase.Atoms) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(cell[0]), np.asarray(cell[1])
 
 
-def _energy(atoms: ase.Atoms, calculator: BaseCalculator, config: EOSConfig) -> float:
-    """Energy in eV, of the atoms at rest if so configured."""
+def _energy(atoms: ase.Atoms, calculator: BaseCalculator, config: EOSConfig) -> tuple[float, ase.Atoms]:
+    """Energy in eV and the atoms it belongs to, at rest if so configured."""
     if config.relax_atoms:
-        return relax(atoms, calculator, fmax=config.fmax).require_converged().energy
+        relaxed = relax(atoms, calculator, fmax=config.fmax).require_converged()
+        return relaxed.energy, relaxed.atoms
     atoms.calc = calculator
-    return float(atoms.get_potential_energy())
+    return float(atoms.get_potential_energy()), atoms
 
 
 def _minimum(polynomial: np.polynomial.Polynomial, low: float, high: float) -> float:

@@ -97,11 +97,19 @@ class Recorder:
         self._log: TextIO = io.StringIO()
         if files is None:
             return
-        files.log.parent.mkdir(parents=True, exist_ok=True)
-        for path, size in zip((files.log, files.trajectory), sizes, strict=True):
-            if path.exists():
-                os.truncate(path, size)
-        self._log = files.log.open("a", encoding="utf-8")
+        try:
+            files.log.parent.mkdir(parents=True, exist_ok=True)
+            for path, size in zip((files.log, files.trajectory), sizes, strict=True):
+                if path.exists():
+                    os.truncate(path, size)
+            self._log = files.log.open("a", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                "the files of the run cannot be made here",
+                where=str(files.log),
+                got=str(error),
+                remedy="give a folder that you may write to",
+            ) from error
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -109,17 +117,20 @@ class Recorder:
         return (0, 0) if self.files is None else (_size(self.files.log), _size(self.files.trajectory))
 
     def line(self, kind: str, values: dict[str, Any]) -> None:
-        """One line of the log; figures that are no numbers become null."""
+        """One line of the log; figures that are no numbers become null. CheckpointError when it cannot be written."""
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-        self._log.write(json.dumps({"kind": kind} | clean, ensure_ascii=False) + "\n")
-        self._log.flush()
+        try:
+            self._log.write(json.dumps({"kind": kind} | clean, ensure_ascii=False) + "\n")
+            self._log.flush()
+        except OSError as error:
+            raise self._unwritten("log", error) from error
 
     def thermo(self, thermo: Thermo) -> None:
         """A step line."""
         self.line("step", asdict(thermo))
 
     def frame(self, atoms: ase.Atoms, step: int, time_ps: float) -> None:
-        """Append a frame with momenta, energy and forces."""
+        """Append a frame with momenta, energy and forces; CheckpointError when it cannot be written."""
         if self.files is None:
             return
         frame = atoms.copy()
@@ -129,8 +140,11 @@ class Recorder:
             name: atoms.calc.results[name] for name in ("energy", "forces", "stress") if name in atoms.calc.results
         }
         frame.calc = SinglePointCalculator(frame, **results)
-        with self.files.trajectory.open("a", encoding="utf-8") as file:
-            ase.io.write(file, frame, format="extxyz")
+        try:
+            with self.files.trajectory.open("a", encoding="utf-8") as file:
+                ase.io.write(file, frame, format="extxyz")
+        except OSError as error:
+            raise self._unwritten("trajectory", error) from error
 
     def save(self, state: State, numbers: np.ndarray, config: dict[str, Any]) -> None:
         """Write the restart file, the old one whole until the new one is; CheckpointError when that fails."""
@@ -165,8 +179,21 @@ class Recorder:
             ) from error
 
     def close(self) -> None:
-        """Close the log."""
-        self._log.close()
+        """Close the log; CheckpointError when what was left of it could not be written."""
+        try:
+            self._log.close()
+        except OSError as error:
+            raise self._unwritten("log", error) from error
+
+    def _unwritten(self, what: str, error: OSError) -> CheckpointError:
+        """The error of a log or trajectory that the disk did not take."""
+        path = None if self.files is None else self.files.log if what == "log" else self.files.trajectory
+        return CheckpointError(
+            f"the {what} of the run could not be written",
+            where=None if path is None else str(path),
+            got=str(error),
+            remedy="make room on the disk and continue with restart",
+        )
 
 
 @dataclass(frozen=True)
