@@ -260,6 +260,23 @@ def test_impossible_settings_are_named(adatom: Run, model: Path, place: Path) ->
     wrong(adatom("relax", model, place / "crystal.xyz", "--optimizer", "bfgs"), "ConfigError", "optimizer")
 
 
+def test_a_file_that_the_system_refuses_is_named_without_a_traceback(adatom: Run, place: Path) -> None:
+    Path("taken").write_text("a file where a folder should be made")
+    code, out, err = adatom("train", place / "config.yaml", "--folder", "taken")
+    assert code == 1
+    assert err.startswith("error")
+    assert "taken" in err
+    assert "Traceback" not in out + err
+
+
+def test_messages_name_only_commands_that_exist(adatom: Run) -> None:
+    source = Path(__file__).parents[1] / "src" / "adatom"
+    texts = [path.read_text(encoding="utf-8") for path in source.rglob("*.py")]
+    named = {verb for text in texts for verb in re.findall(r"`adatom ([a-z]+)", text)}
+    _, out, _ = adatom("--help")
+    assert {verb for verb in named if not re.search(rf"\b{verb}\b", out)} == set()
+
+
 def test_a_wrong_option_ends_with_usage_and_code_two(adatom: Run) -> None:
     code, _, err = adatom("train", "--confg", "x")
     assert code == 2

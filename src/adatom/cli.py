@@ -42,6 +42,9 @@ def main() -> None:
             f"[bold red]error[/] [dim]({type(error).__name__})[/] {escape(str(error))}", soft_wrap=True
         )
         raise SystemExit(1) from None
+    except OSError as error:  # no permission, a full disk: the system's own words name the file
+        Console(stderr=True).print(f"[bold red]error[/] {escape(str(error))}", soft_wrap=True)
+        raise SystemExit(1) from None
 
 
 @app.command()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 import adatom
@@ -21,6 +24,7 @@ from adatom.errors import CheckpointError, ConfigError, DataError, LabelError, L
 from adatom.train import checkpoint
 from adatom.train.config import TrainConfig
 from adatom.train.evaluate import predict
+from adatom.train.loop import Trainer
 from train.runs import NETWORK, configuration, frames, log, run, slices, write
 
 STILL = {"lr": 1e-30, "warmup_steps": 0}  # steps too small for float32: the weights stay as they are
@@ -205,7 +209,10 @@ def test_a_limit_in_minutes_ends_the_run(data: dict[str, Any], tmp_path: Path) -
 
 
 @pytest.mark.parametrize("keep", ["best", "last"])
-def test_the_weights_of_the_best_validation_can_be_kept(keep: str, data: dict[str, Any], tmp_path: Path) -> None:
+def test_the_weights_of_the_best_validation_can_be_kept(
+    keep: str, data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "same_run", lambda *_: None)  # the second part is made to get worse
     run(configuration(data, keep=keep, limits={"steps": 12}, loss={"late": None}), tmp_path)
     wild = {"lr": 5.0, "final_lr": 1.0, "warmup_steps": 0, "ema": 0.0}
     values = configuration(data, keep=keep, limits={"steps": 18}, loss={"late": None}, optimizer=wild)
@@ -216,6 +223,22 @@ def test_the_weights_of_the_best_validation_can_be_kept(keep: str, data: dict[st
     wanted = {"best": best, "last": last}[keep]
     assert metrics(folder)["valid"]["forces_rmse_meV_per_A"] == pytest.approx(wanted["forces_rmse_meV_per_A"], rel=1e-5)
     assert log(folder, "end")[-1]["best_step"] == best["step"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(data: dict[str, Any], tmp_path: Path) -> None:
+    """The same command with ``devices=2``: one run folder, one log, one model that lives alone."""
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(configuration(data, batch={"atoms": 16}, devices=2)))
+    command = [sys.executable, "-c", "from adatom.cli import main; main()", "train", "config.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "runs" / "run"
+    assert [record["processes"] for record in log(folder, "start")] == [2]
+    assert [record["reason"] for record in log(folder, "end")] == ["limit reached"]
+    validation = [record["loss"] for record in log(folder, "valid")]
+    assert validation[-1] < validation[0]
+    assert math.isfinite(metrics(folder)["test"]["forces_rmse_meV_per_A"])
+    assert adatom.load(folder / "model.adatom").elements == [14]
 
 
 # --- going on ---------------------------------------------------------------------------------------------------------
@@ -236,7 +259,7 @@ def test_there_must_be_something_to_resume(data: dict[str, Any], tmp_path: Path)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("after", [3, 11], ids=["in the first epoch", "later"])
+@pytest.mark.parametrize("after", [1, 3, 11], ids=["before the first step", "in the first epoch", "later"])
 def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(
     after: int, data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,7 +286,7 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(
     assert [metrics(resumed)[k] for k in keys] == [metrics(whole)[k] for k in keys]
     assert log(resumed, "step")[-1]["lr"] == log(whole, "step")[-1]["lr"]
     assert log(resumed, "valid")[-1]["loss"] == log(whole, "valid")[-1]["loss"]
-    assert len(log(resumed, "start")) == 2
+    assert len(log(resumed, "start")) == (2 if after > 1 else 1)  # the first checkpoint stands before the log
 
 
 def test_a_finished_run_goes_on_when_its_limit_is_raised(data: dict[str, Any], tmp_path: Path) -> None:
@@ -273,17 +296,89 @@ def test_a_finished_run_goes_on_when_its_limit_is_raised(data: dict[str, Any], t
     assert TrainConfig.load(folder / "config.yaml").limits.steps == 9
 
 
-def test_a_checkpoint_of_another_network_is_refused(data: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("entry", "change"),
+    [
+        ("data.split.seed", {"data": {"split": {"valid": 4, "seed": 2}}}),
+        ("data.split.valid", {"data": {"split": {"valid": 6, "seed": 1}}}),
+        ("data.references.Si", {"data": {"references": {"Si": -1.0}}}),
+        ("model.channels", {"model": {**NETWORK, "channels": 16}}),
+        ("loss.forces", {"loss": {"forces": 3.0}}),
+        ("optimizer.ema", {"optimizer": {"warmup_steps": 4, "ema": 0.95}}),
+        ("seed", {"seed": 5}),
+    ],
+)
+def test_a_run_goes_on_with_the_settings_it_was_begun_with(
+    entry: str, change: dict[str, Any], finished: Path, data: dict[str, Any]
+) -> None:
+    before = {path: path.read_bytes() for path in finished.iterdir()}
+    values = configuration(data, limits={"steps": 41}, loss={"late": None})
+    changed = values | change | {"data": values["data"] | change.get("data", {})}
+    if "loss" in change:
+        changed["loss"] = {"late": None, **change["loss"]}
+    with pytest.raises(CheckpointError, match=f"begun with another {entry},") as caught:
+        run(changed, finished.parent, resume=True)
+    assert str(caught.value.wanted).startswith(f"{entry} = ")
+    assert str(caught.value.got).startswith(f"{entry} = ")
+    assert "config.yaml" in str(caught.value.remedy)
+    assert {path: path.read_bytes() for path in finished.iterdir()} == before, "nothing was touched"
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_run_does_not_go_on_with_other_structures(
+    part: str, finished: Path, data: dict[str, Any], tmp_path: Path
+) -> None:
+    other = slices(tmp_path, 23, 5)
+    values = configuration({**data, part: other[part]}, limits={"steps": 41}, loss={"late": None})
+    with pytest.raises(CheckpointError, match=f"begun with another data.{part},"):
+        run(values, finished.parent, resume=True)
+
+
+def test_a_run_goes_on_when_its_files_have_moved_and_its_machine_is_another(
+    data: dict[str, Any], tmp_path: Path
+) -> None:
     run(configuration(data, limits={"steps": 1}), tmp_path)
-    wider = {**NETWORK, "channels": 16}
-    with pytest.raises(CheckpointError, match="belongs to another run"):
-        run(configuration(data, model=wider, limits={"steps": 2}), tmp_path, resume=True)
+    moved = slices(tmp_path)
+    other = {"limits": {"steps": 2}, "threads": None, "checkpoint_minutes": 1.0, "patience": 7, "validate_every": 2}
+    folder = run(configuration(moved, **other), tmp_path, resume=True)
+    assert log(folder, "step")[-1]["step"] == 2
+
+
+def test_a_run_that_dies_in_its_first_step_can_go_on(
+    data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_step", die)
+    with pytest.raises(KeyboardInterrupt):
+        run(configuration(data, limits={"steps": 2}), tmp_path)
+    monkeypatch.undo()
+    assert checkpoint.read(tmp_path / "run" / checkpoint.CHECKPOINT).state["step"] == 0
+    folder = run(configuration(data, limits={"steps": 2}), tmp_path, resume=True)
+    assert len(log(folder, "start")) == 2
+    assert log(folder, "step")[-1]["step"] == 2
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "data.json", "log.jsonl", "metrics.json", "predictions.npz"])
+def test_a_file_that_cannot_be_written_is_named(name: str, data: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "run" / name).mkdir(parents=True)  # a folder in its place: opening or replacing it fails
+    if name == "log.jsonl":
+        (tmp_path / "run" / name).rmdir()
+        (tmp_path / "run" / name).symlink_to("/nowhere/log.jsonl")
+    with pytest.raises(CheckpointError, match="a file of the run could not be written") as caught:
+        run(configuration(data, limits={"steps": 1}), tmp_path)
+    assert caught.value.where == str(tmp_path / "run" / name)
+    assert "--resume" in str(caught.value.remedy)
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
-def test_a_diverging_run_stops_and_the_last_checkpoint_stays(data: dict[str, Any], tmp_path: Path) -> None:
+def test_a_diverging_run_stops_and_the_last_checkpoint_stays(
+    data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "same_run", lambda *_: None)  # the second part is made to diverge
     folder = run(configuration(data, limits={"steps": 4}), tmp_path)
     before = (folder / checkpoint.CHECKPOINT).read_bytes()
     steep = {"lr": 1e25, "warmup_steps": 0, "clip": 1e30}

@@ -87,8 +87,10 @@ class Trainer:
         valid_set: Dataset | None,
         run: Path,
         fabric: Fabric,
+        identity: dict[str, Any],
     ) -> None:
         self.config, self.run, self.fabric = config, run, fabric
+        self.identity = identity  # what must be the same when the run goes on
         self.train_set, self.valid_set = train_set, valid_set
         self.potential = potential
         optimizer = make_optimizer(config.optimizer, potential.parameters())
@@ -99,8 +101,10 @@ class Trainer:
         self.state = State()
 
     def resume(self) -> None:
-        """Go on from the checkpoint of this run folder."""
-        saved = checkpoint.read(self.run / checkpoint.CHECKPOINT)
+        """Go on from the checkpoint of this run folder; CheckpointError when it is of other data or settings."""
+        path = self.run / checkpoint.CHECKPOINT
+        saved = checkpoint.read(path)
+        checkpoint.same_run(saved.state.pop("run", {}), self.identity, path)
         checkpoint.scatter(saved, self.potential.network, self._averages(), self.optimizer.optimizer)
         self.state = State(**saved.state)
         self.schedule.restore(self.state.schedule)
@@ -130,15 +134,14 @@ class Trainer:
         self._saved = time.monotonic()
         if self.fabric.is_global_zero:
             self.state.schedule = self.schedule.state()
-            parts = checkpoint.gather(
-                self.potential.network, self._averages(), self.optimizer.optimizer, asdict(self.state)
-            )
+            state = asdict(self.state) | {"run": self.identity}
+            parts = checkpoint.gather(self.potential.network, self._averages(), self.optimizer.optimizer, state)
             checkpoint.write(parts, self.run / checkpoint.CHECKPOINT)
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to the log."""
         if self.fabric.is_global_zero:
-            with (self.run / LOG).open("a") as file:
+            with checkpoint.disk(self.run / LOG), (self.run / LOG).open("a") as file:
                 file.write(json.dumps({k: _finite(v) for k, v in record.items()}) + "\n")
 
     def _averages(self) -> dict[str, list[Tensor]]:
@@ -251,8 +254,8 @@ class Trainer:
             where=f"epoch {self.state.epoch}, step {self.state.step}, structures {names}",
             wanted="a finite loss",
             got=str(value),
-            remedy="lower optimizer.lr or optimizer.clip, and look at these structures with `adatom data check`; "
-            "the last checkpoint is in place",
+            remedy="lower optimizer.lr or optimizer.clip, and look at these structures; the last checkpoint is "
+            "in place",
         )
 
 
