@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +17,8 @@ from adatom.errors import CheckpointError
 from adatom.model_file import write_atomically
 
 CHECKPOINT = "checkpoint.safetensors"
+# what may change when a run goes on: where and for how long it computes, not what; the name is that of the folder
+FREE = {"name", "limits", "devices", "accelerator", "threads", "checkpoint_minutes", "patience", "validate_every"}
 
 
 class Checkpoint(NamedTuple):
@@ -70,6 +74,55 @@ def _scatter(
             _, index, moment = key.split(".")
             moments.setdefault(int(index), {})[moment] = value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def same_run(saved: dict[str, Any], asked: dict[str, Any], where: Path) -> None:
+    """Refuse to go on with other data or other settings than those the checkpoint was written with.
+
+    Parameters
+    ----------
+    saved, asked
+        Nested plain values: the resolved configuration, fingerprints in place of the data files. Entries of ``FREE``
+        are not compared.
+
+    Raises
+    ------
+    CheckpointError
+        Names the first entry that differs.
+    """
+    before, now = _flat(saved), _flat(asked)
+    for entry in [*now, *(name for name in before if name not in now)]:
+        if entry.split(".")[0] in FREE or (entry in before and entry in now and before[entry] == now[entry]):
+            continue
+        raise CheckpointError(
+            f"this run was begun with another {entry}, and would no longer be one run",
+            where=str(where),
+            wanted=f"{entry} = {before.get(entry, 'nothing')}",
+            got=f"{entry} = {now.get(entry, 'nothing')}",
+            remedy="continue with the config.yaml of the run folder and the same data, or start a run of another name",
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested entries under dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+@contextmanager
+def disk(path: Path) -> Iterator[None]:
+    """Inside the block ``path`` is written; CheckpointError when the disk is full or not writable."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            "a file of the run could not be written",
+            where=str(path),
+            got=error.strerror or str(error),
+            remedy="free disk space or choose another folder, then continue with --resume",
+        ) from error
 
 
 def write(checkpoint: Checkpoint, path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from adatom.config import Config
 from adatom.data.dataset import Budget
@@ -66,6 +66,14 @@ class TrainConfig(Config):
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: PositiveInt = 1
     threads: PositiveInt | None = Field(None, description="CPU threads of each process; None leaves torch's choice")
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        """The run folder stands in the folder of runs, not somewhere else."""
+        if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
+            raise ValueError("the name of a run is that of its folder: a plain one, without / and not . or ..")
+        return name
 
     @property
     def keep_best(self) -> bool:

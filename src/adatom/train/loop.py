@@ -164,8 +164,8 @@ class Trainer:
         tally = Tally(clock.seconds())
         while state.batch < len(plan):
             state.seconds = clock.seconds()
-            fraction = progress_of(config.limits, state, state.epoch + state.batch / len(plan))
-            if self._all(fraction >= 1.0):
+            fraction = self._agreed(progress_of(config.limits, state, state.epoch + state.batch / len(plan)))
+            if fraction >= 1.0:
                 self._tell(tally, clock, fraction, display)
                 return "limit reached"
             tally.lr = self.schedule.lr(state.step, fraction)
@@ -179,7 +179,7 @@ class Trainer:
                 self.save()
         state.epoch, state.batch = state.epoch + 1, 0
         state.seconds = clock.seconds()
-        return "limit reached" if self._all(progress_of(config.limits, state, state.epoch) >= 1.0) else ""
+        return "limit reached" if self._agreed(progress_of(config.limits, state, state.epoch)) >= 1.0 else ""
 
     def _tell(self, tally: Tally, clock: Clock, fraction: float, display: Progress) -> None:
         """Log and show the steps since the last record, if there were any."""
@@ -205,14 +205,14 @@ class Trainer:
         self.optimizer.zero_grad()
         predicted = self.module(graph, forces=weights.forces > 0, stress=weights.stress > 0)
         value = loss(config.loss, weights, graph, predicted, label)
-        if not torch.isfinite(value.detach()):
+        if self._any(not torch.isfinite(value.detach())):
             raise self._diverged(indices, float(value.detach()))
         self.fabric.backward(value)
         norm = self.fabric.clip_gradients(
             self.module, self.optimizer, max_norm=config.optimizer.clip, error_if_nonfinite=False
         )
-        if norm is not None and not torch.isfinite(norm):
-            raise self._diverged(indices, float(norm))
+        if self._any(norm is not None and not torch.isfinite(norm)):
+            raise self._diverged(indices, math.nan if norm is None else float(norm))
         self.optimizer.step()
         self.average.update(self.state.step)
         return float(value.detach())
@@ -227,6 +227,7 @@ class Trainer:
             graph = _whole(self.valid_set)
             weights = self.config.loss.weights(1.0)
             value = float(loss(self.config.loss, weights, graph, predictions.predicted, predictions.label))
+        value = self._agreed(value)  # it decides on the best weights, the learning rate and the end
         self.schedule.observe(value)
         if value < state.best_loss:
             state.best_loss, state.best_step, state.stale = value, state.step, 0
@@ -240,8 +241,12 @@ class Trainer:
         self.log(record)
         display.valid(record)
 
-    def _all(self, here: bool) -> bool:
-        """True when any process says so: all must leave the loop together."""
+    def _agreed(self, here: float) -> float:
+        """The number of the first process: clocks and last digits differ, decisions must not."""
+        return here if self.fabric.world_size == 1 else self.fabric.broadcast(here)
+
+    def _any(self, here: bool) -> bool:
+        """True when any process says so: one that leaves alone would have the others wait for ever."""
         if self.fabric.world_size == 1:
             return here
         votes = self.fabric.all_reduce(torch.tensor(float(here), device=self.fabric.device), reduce_op="sum")
@@ -253,9 +258,8 @@ class Trainer:
             "training diverged: the loss or its gradient is no longer a finite number",
             where=f"epoch {self.state.epoch}, step {self.state.step}, structures {names}",
             wanted="a finite loss",
-            got=str(value),
-            remedy="lower optimizer.lr or optimizer.clip, and look at these structures; the last checkpoint is "
-            "in place",
+            got=f"{value} in process {self.fabric.global_rank} of {self.fabric.world_size}",
+            remedy="lower optimizer.lr or optimizer.clip, look at these structures; the last checkpoint is in place",
         )
 
 

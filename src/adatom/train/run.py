@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 import time
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from adatom.potential import Potential
 from adatom.priors import PRIORS
 from adatom.report import write_report
 from adatom.statistics import References, fit_references, scales
-from adatom.train.checkpoint import CHECKPOINT
+from adatom.train.checkpoint import CHECKPOINT, disk
 from adatom.train.config import DataConfig, TrainConfig
 from adatom.train.evaluate import errors_table, predict
 from adatom.train.loop import LOG, Trainer
@@ -67,33 +68,44 @@ def train(
     Raises
     ------
     ConfigError
-        The run folder exists already and ``resume`` was not asked for.
+        The run folder exists already and ``resume`` was not asked for; the machine has no GPU, or fewer devices than
+        asked for; something waits for validations and there is no validation set.
+    CheckpointError
+        ``resume`` with other data or settings than the run was begun with, or a disk that is full.
     DataError
         The data cannot be trained on; names file, record and field.
     TrainingError
         The loss is no longer a number.
     """
     console = console or Console()
-    run = _open_folder(Path(folder) / config.name, resume)
+    run = _check_folder(Path(folder) / config.name, resume)
+    accelerator = accelerator_of(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    fabric = Fabric(accelerator=config.accelerator, devices=config.devices, strategy="auto")
+    fabric = Fabric(accelerator=accelerator, devices=config.devices, strategy="auto")
     fabric.launch()
     speaks = fabric.is_global_zero
     sets = read_sets(config.data, config.loss.needed(), console if speaks else Console(quiet=True))
+    _require_validation(config, sets)
     cutoff = config.model.cutoff
     train_set = Dataset(sets.train, cutoff)
     valid_set = Dataset(sets.valid, cutoff) if sets.valid else None
     references = references_of(sets.train, config.data)
     potential = make_potential(config, train_set, references)
     potential.card |= {"data": _data_card(sets), "versions": _versions()}
-    if speaks:
-        config.model_copy(update={"model": potential.network.config}).dump(run / "config.yaml")
-        _write_json(run / "data.json", _data_record(sets, references, potential.card["data"]))
-    trainer = Trainer(config, potential, train_set, valid_set, run, fabric)
+    resolved = config.model_copy(update={"model": potential.network.config})
+    with disk(run):
+        run.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(config, potential, train_set, valid_set, run, fabric, _identity(resolved, sets))
     if resume:
         trainer.resume()
+    else:
+        trainer.save()  # before the first line of the log: a run that can no longer be started can go on
+    if speaks:
+        with disk(run / "config.yaml"):
+            resolved.dump(run / "config.yaml")
+        _write_json(run / "data.json", _data_record(sets, references, potential.card["data"]))
     trainer.log(_start_record(config, potential, fabric))
     title = f"{config.name}: {type(potential.network).__name__}, {len(train_set)} structures"
     with Progress(title, console=console if speaks else Console(quiet=True)) as display:
@@ -104,6 +116,51 @@ def train(
         console.print(f"model   {run / 'model.adatom'}\nreport  {write_report(run)}", soft_wrap=True)
     fabric.barrier()
     return run
+
+
+def accelerator_of(config: TrainConfig) -> Literal["cuda", "cpu"]:
+    """Where to compute; ConfigError when the machine does not have what is asked for.
+
+    GPU means CUDA: graphs are float64, which Apple's MPS does not have.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if config.accelerator == "gpu" and gpus == 0:
+        raise ConfigError(
+            "this machine has no GPU that PyTorch can use",
+            where="accelerator",
+            wanted="a CUDA device",
+            got="none",
+            remedy="set accelerator to cpu or auto, or install PyTorch with CUDA",
+        )
+    accelerator: Literal["cuda", "cpu"] = "cpu" if config.accelerator == "cpu" or gpus == 0 else "cuda"
+    most, kind = (gpus, "GPUs") if accelerator == "cuda" else (os.cpu_count() or 1, "CPU cores")
+    if config.devices > most:
+        raise ConfigError(
+            "more processes are asked for than there are devices",
+            where="devices",
+            wanted=f"at most {most}, the {kind} of this machine",
+            got=str(config.devices),
+            remedy=f"set devices to {most} or less",
+        )
+    return accelerator
+
+
+def _require_validation(config: TrainConfig, sets: Sets) -> None:
+    """What waits for a validation must not wait for ever."""
+    waiting = {
+        "patience": config.patience is not None,
+        "optimizer.schedule = plateau": config.optimizer.schedule == "plateau",
+        "keep = best": config.keep == "best",
+    }
+    for entry, waits in waiting.items():
+        if waits and not sets.valid:
+            raise ConfigError(
+                f"{entry} goes by the validation loss, and there is no validation set",
+                where=entry.split(" ")[0],
+                wanted="structures to validate on",
+                got="none",
+                remedy="give data.valid, or set data.split.valid above 0",
+            )
 
 
 def read_sets(config: DataConfig, needed: set[str], console: Console) -> Sets:
@@ -191,16 +248,19 @@ def _finish(
         predictions = predict(potential, Dataset(structures, potential.cutoff), config.batch, device)
         metrics[part] = {k: None if np.isnan(v) else v for k, v in predictions.errors().items()}
         if part != "train":
-            predictions.save(run / ("predictions.npz" if part == "test" else "valid_predictions.npz"))
+            path = run / ("predictions.npz" if part == "test" else "valid_predictions.npz")
+            with disk(path):
+                predictions.save(path)
     potential.card["errors"] = {part: metrics[part] for part in ("valid", "test") if part in metrics}
     potential.card["training"] = {"seconds": seconds, "seed": config.seed, "loss": config.loss.model_dump(mode="json")}
-    model_file.save(potential, run / "model.adatom")
+    with disk(run / "model.adatom"):
+        model_file.save(potential, run / "model.adatom")
     _write_json(run / "card.json", model_file.describe(potential))
     _write_json(run / "metrics.json", metrics)
     return metrics
 
 
-def _open_folder(run: Path, resume: bool) -> Path:
+def _check_folder(run: Path, resume: bool) -> Path:
     taken = (run / LOG).exists() or (run / "model.adatom").exists()
     if taken and not resume:
         raise ConfigError(
@@ -210,7 +270,6 @@ def _open_folder(run: Path, resume: bool) -> Path:
         )
     if resume and not (run / CHECKPOINT).exists():
         raise ConfigError("there is no checkpoint to resume from", where=str(run), remedy="start without --resume")
-    run.mkdir(parents=True, exist_ok=True)
     return run
 
 
@@ -226,6 +285,14 @@ def _start_record(config: TrainConfig, potential: Potential, fabric: Fabric) -> 
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
     }
+
+
+def _identity(config: TrainConfig, sets: Sets) -> dict[str, Any]:
+    """The resolved configuration with fingerprints of the three sets in place of files, which may have moved."""
+    values = config.model_dump(mode="json")
+    parts = sets.parts()
+    settings = {name: value for name, value in values["data"].items() if name not in parts}  # first: the likelier cause
+    return values | {"data": settings | {part: fingerprint(structures) for part, structures in parts.items()}}
 
 
 def _data_card(sets: Sets) -> dict[str, Any]:
@@ -279,4 +346,5 @@ def _versions() -> dict[str, str]:
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    model_file.write_atomically(path, json.dumps(values, indent=1, ensure_ascii=False).encode())
+    with disk(path):
+        model_file.write_atomically(path, json.dumps(values, indent=1, ensure_ascii=False).encode())
