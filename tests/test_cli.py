@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from ase.build import bulk
+from ase.constraints import FixAtoms
 
 from adatom.cli import main
 from train.runs import configuration, frames, slices, write
@@ -129,6 +130,10 @@ def test_evaluate_repeats_the_errors_of_training(adatom: Run, model: Path, place
     with np.load("found/predictions.npz") as ours, np.load(trained / "predictions.npz") as theirs:
         np.testing.assert_allclose(ours["energy"], theirs["energy"], atol=1e-4)
         assert ours["names"].tolist() == theirs["names"].tolist()
+    before = Path("found/metrics.json").read_bytes()
+    wrong(adatom("evaluate", model, place / "test.xyz", "--out", "found"), "ConfigError", "exists", "--overwrite")
+    assert Path("found/metrics.json").read_bytes() == before
+    assert adatom("evaluate", model, place / "test.xyz", "--out", "found", "--overwrite")[0] == 0
 
 
 def test_evaluate_takes_fields_by_name(adatom: Run, model: Path) -> None:
@@ -158,7 +163,19 @@ def test_relax_finds_the_crystal(adatom: Run, model: Path, place: Path) -> None:
     assert "converged after" in out
     relaxed = ase.io.read("relaxed.xyz")
     assert np.abs(relaxed.get_forces()).max() < 0.02
-    assert adatom("relax", model, place / "crystal.xyz", "-o", "relaxed.xyz")[0] == 1, "nothing is overwritten"
+    assert re.search(r"GPa\s*\nconverged after", out), "the last step stands on a line of its own"
+    wrong(adatom("relax", model, place / "crystal.xyz", "-o", "relaxed.xyz"), "ConfigError", "exists", "--overwrite")
+    assert adatom("relax", model, place / "crystal.xyz", "--fmax", 0.05, "-o", "relaxed.xyz", "--overwrite")[0] == 0
+
+
+def test_relax_leaves_the_fixed_atoms_of_the_file_in_place(adatom: Run, model: Path, place: Path) -> None:
+    crystal = ase.io.read(place / "crystal.xyz")
+    crystal.set_constraint(FixAtoms([0, 5]))
+    ase.io.write("fixed.traj", crystal)
+    assert adatom("relax", model, "fixed.traj", "--fmax", 0.05, "-o", "relaxed.traj")[0] == 0
+    moved = np.linalg.norm(ase.io.read("relaxed.traj").positions - crystal.positions, axis=1)
+    assert moved[[0, 5]].tolist() == [0.0, 0.0]
+    assert np.delete(moved, [0, 5]).min() > 1e-4
 
 
 def test_relax_that_does_not_converge_ends_with_an_error_and_leaves_where_it_stands(
@@ -185,6 +202,28 @@ def test_md_writes_log_and_trajectory_and_goes_on(adatom: Run, model: Path, plac
     assert adatom(*arguments, "--steps", 14, "--restart")[0] == 0
 
 
+def test_md_starts_with_the_velocities_and_masses_of_the_file(adatom: Run, model: Path, place: Path) -> None:
+    crystal = ase.io.read(place / "crystal.xyz")
+    crystal.set_masses([30.0] * len(crystal))
+    crystal.set_momenta(np.random.default_rng(0).normal(size=(len(crystal), 3)))
+    ase.io.write("moving.traj", crystal)
+
+    def first(*arguments: object) -> ase.Atoms:
+        code, _, err = adatom(
+            "md", model, "moving.traj", "--ensemble", "nve", "--steps", 1, "--trajectory-every", 1, "--overwrite",
+            *arguments,
+        )  # fmt: skip
+        assert (code, err) == (0, "")
+        return ase.io.read("md/nve.xyz", 0)
+
+    np.testing.assert_allclose(first().get_momenta(), crystal.get_momenta(), atol=1e-7)
+    assert first().get_masses().tolist() == [30.0] * len(crystal)
+    drawn = first("--initial-temperature", 500)
+    assert not np.allclose(drawn.get_momenta(), crystal.get_momenta(), atol=0.1)
+    start = next(json.loads(line) for line in Path("md/nve.jsonl").read_text().splitlines())
+    assert start["initial_temperature_K"] == 500
+
+
 def test_eos_gives_lattice_and_bulk_modulus(adatom: Run, model: Path, place: Path) -> None:
     write(Path("diamond.xyz"), [bulk("Si", cubic=True)])
     code, out, _ = adatom("eos", model, "diamond.xyz", "--json", "eos.json", "--span", 0.06, "--points", 7)
@@ -193,6 +232,10 @@ def test_eos_gives_lattice_and_bulk_modulus(adatom: Run, model: Path, place: Pat
     assert 5.0 < record["fit"]["lattice_constant_A"] < 6.0
     assert record["fit"]["B0_GPa"] > 0
     assert "B0_GPa" in out
+    wrong(adatom("eos", model, "diamond.xyz", "--json", "eos.json"), "ConfigError", "eos.json", "--overwrite")
+    code, _, _ = adatom("eos", model, "diamond.xyz", "--json", "new/eos.json", "--points", 5)
+    assert code == 0
+    assert json.loads(Path("new/eos.json").read_text())["fit"]["B0_GPa"] > 0
 
 
 def test_report_writes_the_page_again(adatom: Run, trained: Path) -> None:
@@ -243,15 +286,51 @@ def test_files_that_are_not_there_are_named(adatom: Run, model: Path, place: Pat
 def test_a_pickle_is_refused(adatom: Run) -> None:
     Path("model.pt").write_bytes(b"\x80\x04N.")
     for verb in (["info", "model.pt"], ["verify", "model.pt"]):
-        wrong(adatom(*verb), "ModelFileError", "pickle", "model.pt")
+        wrong(adatom(*verb), "ModelFileError", "this is a pickle", "model.pt")
 
 
 def test_an_unknown_element_is_named_before_anything_is_computed(adatom: Run, model: Path) -> None:
-    write(Path("gold.xyz"), [bulk("Au", cubic=True)])
+    gold = bulk("Au", cubic=True)
+    gold.info["REF_energy"] = -1.0
+    write(Path("gold.xyz"), [gold])
     for verb in ("relax", "md", "eos"):
-        wrong(adatom(verb, model, "gold.xyz"), "UnknownElementError", "does not know Au", "structures of Si")
+        answer = adatom(verb, model, "gold.xyz")
+        wrong(answer, "UnknownElementError", "does not know Au", "structures of Si", "where:  gold.xyz")
+    wrong(adatom("verify", model, "gold.xyz"), "UnknownElementError", "gold.xyz")
     wrong(adatom("evaluate", model, "gold.xyz"), "UnknownElementError", "gold.xyz:0")
     assert not Path("md").joinpath("nvt.jsonl").exists()
+
+
+def test_a_file_without_labels_cannot_be_evaluated(adatom: Run, model: Path) -> None:
+    write(Path("bare.xyz"), [bulk("Si", cubic=True)])
+    wrong(adatom("evaluate", model, "bare.xyz"), "LabelError", "none of these structures has a label", "bare.xyz")
+    write(Path("free.xyz"), [ase.Atoms("Si")])
+    wrong(adatom("evaluate", model, "free.xyz"), "LabelError", "free.xyz")
+
+
+def test_a_place_that_cannot_be_written_is_named_before_anything_is_computed(
+    adatom: Run, model: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def computed(*_: object, **__: object) -> None:
+        raise AssertionError("computed first")
+
+    for function in ("sim.relax.relax", "properties.eos.energy_volume", "testing.verify", "train.evaluate.predict"):
+        monkeypatch.setattr(f"adatom.{function}", computed)
+    crystal = place / "crystal.xyz"
+    Path("file").write_text("")
+    Path("folder").mkdir()
+    for target in ("file/x.json", "folder", "file"):
+        wrong(adatom("eos", model, crystal, "--json", target), "ConfigError", target)
+        wrong(adatom("verify", model, "--json", target), "ConfigError", target)
+    wrong(adatom("relax", model, crystal, "-o", "file/x.xyz"), "ConfigError", "file/x.xyz")
+    wrong(adatom("evaluate", model, place / "test.xyz", "--out", "file"), "ConfigError", "file")
+    for name, said in (("x.foo", "foo"), ("x", "without a suffix"), ("OUTCAR", "vasp-out")):
+        wrong(adatom("relax", model, crystal, "-o", name), "ConfigError", "no structure can be written", said)
+
+
+def test_relax_makes_the_folder_of_its_output(adatom: Run, model: Path, place: Path) -> None:
+    assert adatom("relax", model, place / "crystal.xyz", "--fmax", 0.05, "-o", "new/relaxed.xyz")[0] == 0
+    assert Path("new/relaxed.xyz").exists()
 
 
 def test_impossible_settings_are_named(adatom: Run, model: Path, place: Path) -> None:

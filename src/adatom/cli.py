@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import ase.io
 import typer
 import yaml
+from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from adatom.errors import AdatomError, ConfigError
+from adatom.errors import AdatomError, ConfigError, LabelError
+
+if TYPE_CHECKING:  # at run time they come with the verb: the command is light
+    from adatom.data.read import Structure
+    from adatom.potential import Potential
 
 app = typer.Typer(
     help="Train, check and run machine-learned interatomic potentials.",
@@ -31,6 +38,7 @@ console = Console()
 ModelFile = Annotated[Path, typer.Argument(help="a model file, as adatom train leaves it: runs/NAME/model.adatom")]
 StructureFile = Annotated[Path, typer.Argument(help="anything ASE reads; the last frame is taken")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace files that exist")]
 
 
 def main() -> None:
@@ -79,6 +87,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="folder for predictions.npz and metrics.json")] = None,
     device: Device = "cpu",
     batch: Annotated[int, typer.Option(help="atoms in a batch")] = 256,
+    overwrite: Overwrite = False,
 ) -> None:
     """Errors of a potential on labelled structures."""
     from adatom import model_file
@@ -87,16 +96,18 @@ def evaluate(
     from adatom.data.read import found_table, read
     from adatom.train.evaluate import errors_table, predict
 
+    written = () if out is None else (out / "predictions.npz", out / "metrics.json")
+    _ready(*written, overwrite=overwrite)
     potential = model_file.load(model, device)
     structures, found = read(files, Keys(energy=energy, forces=forces, stress=stress))
     console.print(found_table(found))
+    _require_any_label(structures, files)
     predictions = predict(potential, Dataset(structures, potential.cutoff), Budget(atoms=batch), device)
     errors = {key: None if math.isnan(value) else value for key, value in predictions.errors().items()}
     console.print(errors_table({"test": errors}))
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        predictions.save(out / "predictions.npz")
-        (out / "metrics.json").write_text(json.dumps({"test": errors}, indent=1))
+    if written:
+        predictions.save(written[0])
+        written[1].write_text(json.dumps({"test": errors}, indent=1), encoding="utf-8")
 
 
 @app.command()
@@ -107,6 +118,7 @@ def verify(
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures here")] = None,
     seed: int = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Hold a potential to its claims: symmetries, derivatives, extensivity, smoothness, drift.
 
@@ -116,9 +128,13 @@ def verify(
     from adatom.testing import verify as run_checks
     from adatom.testing.table import verification_table
 
+    _ready(*([json_file] if json_file else ()), overwrite=overwrite)
     potential = model_file.load(model)
+    systems = [_structure(path, potential) for path in structures or ()]
+    for system in systems:
+        system.set_constraint()  # the claims are on all atoms
     with console.status("verifying"):
-        result = run_checks(potential, [_structure(path) for path in structures or ()] or None, seed=seed)
+        result = run_checks(potential, systems or None, seed=seed)
     if json_file is not None:
         result.to_json(json_file)
     console.print(verification_table(result))
@@ -155,24 +171,34 @@ def relax(
     pressure: Annotated[float, typer.Option(help="GPa")] = 0.0,
     optimizer: Annotated[str, typer.Option(help="lbfgs or fire")] = "lbfgs",
     device: Device = "cpu",
+    overwrite: Overwrite = False,
 ) -> None:
-    """Relax positions, and the cell with --cell. Exit code 1 when it does not converge."""
+    """Relax positions, and the cell with --cell; atoms fixed in the file stay fixed.
+
+    Exit code 1 when it does not converge.
+    """
     from adatom.sim.calculator import Calculator
     from adatom.sim.relax import RelaxConfig, RelaxStep
     from adatom.sim.relax import relax as run_relaxation
 
-    _refuse_existing(out)
+    _ready(out, overwrite=overwrite)
+    _check_format(out)
     settings = RelaxConfig.parse({"optimizer": optimizer}, where="relax")  # names the optimizers there are
-    line = "step {:d}   energy {:.6f} eV   largest force {:.4f} eV/Å   stress {:.3f} GPa"
-    with Live(console=console, refresh_per_second=8) as live:
+    calculator = Calculator(model, device)
+    atoms = _structure(structure, calculator.potential)
 
-        def show(step: RelaxStep) -> None:
-            live.update(line.format(step.step, step.energy, step.fmax, step.smax_GPa))
+    def line(step: RelaxStep) -> str:
+        return (
+            f"step {step.step:d}   energy {step.energy:.6f} eV   "
+            f"largest force {step.fmax:.4f} eV/Å   stress {step.smax_GPa:.3f} GPa"
+        )
 
+    with Live(console=console, refresh_per_second=8, transient=True) as live:
         result = run_relaxation(
-            _structure(structure), Calculator(model, device), fmax=fmax, steps=steps, cell=cell,
-            optimizer=settings.optimizer, pressure_GPa=pressure, progress=show,
+            atoms, calculator, fmax=fmax, steps=steps, cell=cell, optimizer=settings.optimizer,
+            pressure_GPa=pressure, progress=lambda step: live.update(line(step)),
         )  # fmt: skip
+    console.print(line(result.history[-1]))
     ase.io.write(out, result.atoms)
     console.print(f"{'converged' if result.converged else '[red]not converged[/]'} after {result.steps} steps   {out}")
     result.require_converged()
@@ -183,7 +209,20 @@ def md(
     model: ModelFile,
     structure: StructureFile,
     ensemble: Annotated[str, typer.Option(help="nve, nvt or npt")] = "nvt",
-    temperature: Annotated[float, typer.Option(help="K")] = 300.0,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            help="K, held in nvt and npt; in nve that of the first velocities alone: "
+            "from a crystal at rest the run settles near half of it"
+        ),
+    ] = 300.0,
+    initial_temperature: Annotated[
+        float | None,
+        typer.Option(
+            help="K, new velocities at this temperature; by default those of the file are kept, "
+            "and drawn at --temperature where it has none"
+        ),
+    ] = None,
     pressure: Annotated[float, typer.Option(help="GPa, npt only")] = 0.0,
     timestep: Annotated[float, typer.Option(help="fs")] = 1.0,
     steps: Annotated[int, typer.Option(help="of the whole run, those before a restart included")] = 1000,
@@ -205,13 +244,15 @@ def md(
         {
             "ensemble": ensemble, "temperature_K": temperature, "pressure_GPa": pressure, "timestep_fs": timestep,
             "steps": steps, "log_every": log_every, "trajectory_every": trajectory_every, "seed": seed,
+            "initial_temperature_K": initial_temperature,
         },
         where="md",
     )  # fmt: skip
-    atoms = _structure(structure).repeat(supercell)
+    calculator = Calculator(model, device)
+    atoms = _structure(structure, calculator.potential).repeat(supercell)
     with MDProgress(config.steps, console) as bar:
         result = run(
-            atoms, Calculator(model, device), config, folder, name,
+            atoms, calculator, config, folder, name,
             restart=restart, overwrite=overwrite, progress=bar.show,
         )  # fmt: skip
     console.print(f"{result.steps} steps, {result.us_per_atom_step:.1f} µs per atom and step")
@@ -223,23 +264,26 @@ def md(
 def eos(
     model: ModelFile,
     structure: StructureFile,
-    span: Annotated[float, typer.Option(help="volumes from (1 - span) to (1 + span) of the relaxed one")] = 0.1,
+    span: Annotated[float, typer.Option(help="volumes from (1 - span) to (1 + span) times that of the file")] = 0.08,
     points: int = 11,
     json_file: Annotated[Path | None, typer.Option("--json", help="write curve and fit here")] = None,
     device: Device = "cpu",
+    overwrite: Overwrite = False,
 ) -> None:
     """Energy-volume curve: equilibrium volume, bulk modulus and its pressure derivative."""
     from adatom.properties.eos import energy_volume
     from adatom.sim.calculator import Calculator
 
-    curve = energy_volume(_structure(structure), Calculator(model, device), span=span, points=points)
+    _ready(*([json_file] if json_file else ()), overwrite=overwrite)
+    calculator = Calculator(model, device)
+    curve = energy_volume(_structure(structure, calculator.potential), calculator, span=span, points=points)
     table = Table(title="Birch-Murnaghan fit", show_header=False)
     for key, value in curve.fit.to_record().items():
         if isinstance(value, float):
             table.add_row(key, f"{value:.5g}")
     console.print(table)
     if json_file is not None:
-        json_file.write_text(json.dumps(curve.to_record(), indent=1))
+        json_file.write_text(json.dumps(curve.to_record(), indent=1), encoding="utf-8")
 
 
 @app.command()
@@ -273,17 +317,68 @@ class MDProgress(AbstractContextManager["MDProgress"]):
         self.bar.update(self.task, completed=step, thermo=text)
 
 
-def _structure(path: Path) -> ase.Atoms:
-    """Last structure of a file, checked."""
+def _structure(path: Path, potential: Potential) -> ase.Atoms:
+    """Last structure of a file, checked; UnknownElementError names the file."""
+    import torch
+
     from adatom.data.read import read
 
-    return read(path)[0][-1].atoms
+    atoms = read(path)[0][-1].atoms
+    potential.check_elements(torch.as_tensor(atoms.numbers, device=potential.references.device), where=str(path))
+    return atoms
 
 
-def _refuse_existing(path: Path) -> None:
-    if path.exists():
+def _require_any_label(structures: Sequence[Structure], files: Sequence[Path]) -> None:
+    """LabelError when there is nothing to compare with; the zero forces on free atoms are no labels of the file."""
+    import numpy as np
+
+    for s in structures:
+        if np.isfinite(s.energy) or np.isfinite(s.stress).any() or (not s.isolated and np.isfinite(s.forces).any()):
+            return
+    raise LabelError(
+        "none of these structures has a label",
+        where=", ".join(map(str, files)),
+        wanted="energy, forces or stress of one structure at least",
+        got=f"fields {', '.join(sorted({name for s in structures for name in s.fields})) or 'none at all'}",
+        remedy="name the fields with --energy, --forces and --stress, or give labelled structures",
+    )
+
+
+def _ready(*paths: Path, overwrite: bool) -> None:
+    """Make sure before any work that these files can be written: ConfigError for one that exists, or has no folder."""
+    for path in paths:
+        if path.is_dir() or (path.exists() and not overwrite):
+            raise ConfigError(
+                "this is a folder" if path.is_dir() else "this file exists, and nothing is overwritten",
+                where=str(path),
+                wanted="the name of a file to write",
+                remedy="give another name" + ("" if path.is_dir() else ", or --overwrite"),
+            )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            got = None if os.access(path.parent, os.W_OK) else "a folder that is not yours to write to"
+        except OSError as error:
+            got = str(error)
+        if got is not None:
+            raise ConfigError(
+                "this file cannot be written", where=str(path), got=got, remedy="give a name in a folder of yours"
+            )
+
+
+def _check_format(path: Path) -> None:
+    """ConfigError unless ASE writes structures under a name like this."""
+    try:
+        kind = filetype(str(path), read=False)
+        writes = ioformats[kind].can_write
+    except (UnknownFileTypeError, KeyError):
+        kind, writes = path.suffix or "a name without a suffix", False
+    if not writes:
         raise ConfigError(
-            "this file exists, and nothing is overwritten", where=str(path), remedy="give another name with --out"
+            "no structure can be written in this format",
+            where=str(path),
+            wanted="a suffix that ASE writes: .xyz, .traj, .cif, ...",
+            got=kind,
+            remedy="give such a name with --out",
         )
 
 
