@@ -237,7 +237,7 @@ def _read_predictions(split: str, path: Path) -> Predictions:
 
 
 def _wrong_archive(path: Path, wanted: str, got: str) -> DataError:
-    remedy = "run `adatom evaluate` again, or delete the file: the report leaves its sections out"
+    remedy = "run `adatom evaluate` again with --overwrite, or delete the file: the report leaves its sections out"
     return DataError("these predictions cannot be read", where=str(path), wanted=wanted, got=got, remedy=remedy)
 
 
