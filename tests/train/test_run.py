@@ -25,7 +25,6 @@ from adatom.train import checkpoint
 from adatom.train.config import TrainConfig
 from adatom.train.evaluate import predict
 from adatom.train.loop import Trainer
-from adatom.train.run import accelerator_of
 from train.runs import NETWORK, configuration, frames, log, run, slices, write
 
 STILL = {"lr": 1e-30, "warmup_steps": 0}  # steps too small for float32: the weights stay as they are
@@ -463,64 +462,6 @@ def test_a_disk_that_is_full_in_mid_run_leaves_the_last_checkpoint(
     assert checkpoint.read(tmp_path / "run" / checkpoint.CHECKPOINT).state["step"] == written[-1]
     assert [path.name for path in (tmp_path / "run").iterdir() if path.name.endswith(".part")] == []
     assert log(run(configuration(data), tmp_path, resume=True), "step")[-1]["step"] == 18
-
-
-@pytest.mark.parametrize("change", [{"patience": 3}, {"optimizer": {"schedule": "plateau"}}, {"keep": "best"}])
-def test_what_goes_by_validations_needs_some(change: dict[str, Any], data: dict[str, Any], tmp_path: Path) -> None:
-    values = configuration(data, **change)
-    values["data"]["split"] = {"valid": 0}
-    with pytest.raises(ConfigError, match="there is no validation set") as caught:
-        run(values, tmp_path)
-    assert caught.value.where in ("patience", "optimizer.schedule", "keep")
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("name", ["../../x", "a/b", "/x", "", ".", "..", "a\\b", "a\0"])
-def test_a_run_stays_in_its_folder(name: str, data: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="a plain one"):
-        TrainConfig.parse(configuration(data, name=name))
-
-
-def machine(monkeypatch: pytest.MonkeyPatch, gpus: int, cores: int) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
-
-
-@pytest.mark.parametrize(
-    ("gpus", "asked", "devices", "given"),
-    [(0, "auto", 4, "cpu"), (2, "auto", 2, "cuda"), (2, "gpu", 1, "cuda"), (2, "cpu", 4, "cpu")],
-)
-def test_auto_is_cuda_or_the_processor(
-    gpus: int, asked: str, devices: int, given: str, data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    machine(monkeypatch, gpus, cores=4)
-    config = TrainConfig.parse(configuration(data, accelerator=asked, devices=devices))
-    assert accelerator_of(config) == given
-
-
-@pytest.mark.parametrize(
-    ("gpus", "asked", "devices", "message"),
-    [
-        (0, "gpu", 1, "no GPU"),
-        (0, "auto", 5, "at most 4, the CPU"),
-        (2, "cpu", 5, "CPU"),
-        (2, "auto", 3, "at most 2, the GPU"),
-    ],
-)
-def test_devices_that_are_not_there_are_refused_before_anything_starts(
-    gpus: int,
-    asked: str,
-    devices: int,
-    message: str,
-    data: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    machine(monkeypatch, gpus, cores=4)
-    with pytest.raises(ConfigError, match=message):
-        run(configuration(data, accelerator=asked, devices=devices), tmp_path)
-    assert not (tmp_path / "run").exists()
 
 
 ROOT = Path(__file__).parents[2]
