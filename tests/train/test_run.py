@@ -293,6 +293,14 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(
     assert len(log(resumed, "start")) == (2 if after > 1 else 1)  # the first checkpoint stands before the log
 
 
+def test_a_plateau_is_remembered_when_a_run_goes_on(data: dict[str, Any], tmp_path: Path) -> None:
+    plateau = {**STILL, "schedule": "plateau", "plateau_patience": 1, "plateau_factor": 0.25}
+    values = configuration(data, optimizer=plateau, batch={"atoms": 1000})
+    run({**values, "limits": {"epochs": 3}}, tmp_path)
+    folder = run({**values, "limits": {"epochs": 5}}, tmp_path, resume=True)
+    assert [record["lr"] for record in log(folder, "step")] == pytest.approx([1e-30, 1e-30, 1e-30, 0.25e-30, 0.25e-30])
+
+
 def test_a_finished_run_goes_on_when_its_limit_is_raised(data: dict[str, Any], tmp_path: Path) -> None:
     run(configuration(data, limits={"steps": 5}), tmp_path)
     folder = run(configuration(data, limits={"steps": 9}), tmp_path, resume=True)
