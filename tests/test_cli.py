@@ -18,6 +18,7 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 
 from adatom.cli import main
+from adatom.testing import Check, Verification
 from train.runs import configuration, frames, slices, write
 
 Run = Callable[..., tuple[int, str, str]]
@@ -155,6 +156,18 @@ def test_verify_passes_and_writes_its_figures(adatom: Run, model: Path) -> None:
     assert (code, failed) == (0, [])
     assert values["passed"] is True
     assert "every claim holds" in out
+
+
+def test_verify_ends_with_code_one_when_a_claim_fails(
+    adatom: Run, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = Check("rotation", "symmetry O(3)", 0.5, 1e-10, "relative", "fail", "largest in the energy of 'slab'")
+    failed = Verification(False, "MLANet", "float32", 1.0, (check,))
+    monkeypatch.setattr("adatom.testing.verify", lambda *_, **__: failed)
+    code, out, _ = adatom("verify", model)
+    assert code == 1
+    assert "a claim does not hold" in out
+    assert "largest in the energy of 'slab'" in out
 
 
 def test_relax_finds_the_crystal(adatom: Run, model: Path, place: Path) -> None:

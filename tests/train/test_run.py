@@ -194,7 +194,7 @@ def test_the_learning_rate_falls_on_a_plateau(data: dict[str, Any], tmp_path: Pa
     plateau = {**STILL, "schedule": "plateau", "plateau_patience": 1, "plateau_factor": 0.25}
     folder = run(configuration(data, optimizer=plateau, limits={"epochs": 5}, batch={"atoms": 1000}), tmp_path)
     rates = [record["lr"] for record in log(folder, "step")]
-    assert rates == pytest.approx([1e-30, 1e-30, 1e-30, 0.25e-30, 0.25e-30])
+    assert rates == pytest.approx([1e-30, 1e-30, 1e-30, 0.25e-30, 0.25e-30], abs=0)
 
 
 def test_validations_come_as_often_as_asked(data: dict[str, Any], tmp_path: Path) -> None:
@@ -298,7 +298,8 @@ def test_a_plateau_is_remembered_when_a_run_goes_on(data: dict[str, Any], tmp_pa
     values = configuration(data, optimizer=plateau, batch={"atoms": 1000})
     run({**values, "limits": {"epochs": 3}}, tmp_path)
     folder = run({**values, "limits": {"epochs": 5}}, tmp_path, resume=True)
-    assert [record["lr"] for record in log(folder, "step")] == pytest.approx([1e-30, 1e-30, 1e-30, 0.25e-30, 0.25e-30])
+    rates = [record["lr"] for record in log(folder, "step")]
+    assert rates == pytest.approx([1e-30, 1e-30, 1e-30, 0.25e-30, 0.25e-30], abs=0)
 
 
 def test_a_finished_run_goes_on_when_its_limit_is_raised(data: dict[str, Any], tmp_path: Path) -> None:
