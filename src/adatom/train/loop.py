@@ -125,7 +125,7 @@ class Trainer:
                 self.save()
         if self.config.keep_best and self.valid_set is not None:
             self.average.average = self.best
-        self.average._write(self.average.average)
+        self.average.write(self.average.average)
         self.log({"kind": "end", "seconds": self.state.seconds, "reason": reason, "best_step": self.state.best_step})
         return reason
 

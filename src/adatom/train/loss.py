@@ -69,7 +69,7 @@ def loss(config: LossConfig, weights: Weights, graph: Graph, predicted: Results,
     """
     atoms = torch.bincount(graph.owner, minlength=graph.cell.shape[0]).to(predicted.energy.dtype)
     energy = _mean(config.kind, (predicted.energy - label.energy) / atoms, config.huber_energy)
-    # zero times every output: parameters that only one of them sees still take part in distributed training
+    # never left out, whatever its weight: a bias that only the energy sees still takes part in distributed training
     total = weights.energy * energy
     if weights.forces > 0:
         total = total + weights.forces * _mean(config.kind, predicted.forces - label.forces, config.huber_forces)

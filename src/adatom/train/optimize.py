@@ -89,13 +89,14 @@ class RunningAverage:
     def applied(self) -> Iterator[None]:
         """The averaged weights stand in the model inside the block."""
         kept = [p.detach().clone() for p in self.live]
-        self._write(self.average)
+        self.write(self.average)
         try:
             yield
         finally:
-            self._write(kept)
+            self.write(kept)
 
     @torch.no_grad()
-    def _write(self, values: list[Tensor]) -> None:
+    def write(self, values: list[Tensor]) -> None:
+        """Put values into the model."""
         for parameter, value in zip(self.live, values, strict=True):
             parameter.copy_(value)
