@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from adatom.config import Config
 from adatom.elements import MAX_Z, covalent_radius
 from adatom.graph import Graph, edge_vectors
-from adatom.models.base import Claims, Model, NetworkOutput
+from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput
 from adatom.potential import Potential
 
 SOUND = Claims(symmetry="O(3)", reach="local", extensive=True, conservative=True, smooth=True)
 REFERENCES = {1: -13.6, 8: -432.1, 14: -163.2, 29: -197.5}  # eV: H, O, Si, Cu
 
 
-class ToyConfig(Config):
+class ToyConfig(ModelConfig):
     """Morse depth (eV), stiffness (1/Å) and strength of the three-body term (eV)."""
 
-    cutoff: float = 5.0
+    architecture: Literal["toy"] = "toy"
     depth: float = 0.4
     stiffness: float = 1.4
     bend: float = 0.1

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from adatom.errors import ConfigError
 
@@ -17,18 +21,22 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _hinted(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """An unknown key is answered here, where the known ones are known: a union leads to many configurations."""
+        try:
+            return handler(values)
+        except ValidationError as error:
+            raise ValidationError.from_exception_data(
+                cls.__name__, [_with_hint(entry, sorted(cls.model_fields)) for entry in error.errors()]
+            ) from None
+
     @classmethod
     def parse(cls, values: dict[str, Any], where: str | None = None) -> Self:
         """Build from plain values; ConfigError names each wrong key or value, and the nearest known key."""
-        try:
+        with typed(where):
             return cls.model_validate(values)
-        except ValidationError as error:
-            raise ConfigError(
-                f"the configuration has {error.error_count()} wrong entr{'y' if error.error_count() == 1 else 'ies'}",
-                where=where,
-                got="; ".join(_explain(cls, e["loc"], e["type"], e["msg"], e.get("input")) for e in error.errors()),
-                remedy="correct the entries named above",
-            ) from error
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -39,6 +47,20 @@ class Config(BaseModel):
         """Write as YAML, every default spelled out, so that the file alone repeats the run."""
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         Path(path).write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def typed(where: str | None = None) -> Iterator[None]:
+    """Inside the block a ValidationError of pydantic becomes a ConfigError that names every wrong entry."""
+    try:
+        yield
+    except ValidationError as error:
+        raise ConfigError(
+            f"the configuration has {error.error_count()} wrong entr{'y' if error.error_count() == 1 else 'ies'}",
+            where=where,
+            got="; ".join(_explain(entry) for entry in error.errors()),
+            remedy="correct the entries named above",
+        ) from error
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -62,44 +84,40 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def nearest(name: str, known: list[str]) -> str | None:
-    """The known name closest to a mistyped one, or None when nothing is close."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return close[0] if close else None
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """The known name closest to a mistyped one, capitals aside, or None when nothing is close."""
+    spelled = {word.lower(): word for word in known}
+    close = difflib.get_close_matches(name.lower(), list(spelled), n=1, cutoff=0.5)
+    return spelled[close[0]] if close else None
 
 
-def _explain(cls: type[BaseModel], loc: tuple[int | str, ...], kind: str, message: str, value: object) -> str:
+def unknown_word(name: object, known: Sequence[str], loc: tuple[str, ...] = ()) -> InitErrorDetails:
+    """Error entry for a word that is none of the known ones, with the nearest of them: for validators to raise."""
+    guess = nearest(name, known) if isinstance(name, str) else None
+    hint = f"did you mean '{guess}'?" if guess else f"there are: {', '.join(known)}"
+    return InitErrorDetails(type=PydanticCustomError("unknown_word", "{hint}", {"hint": hint}), loc=loc, input=name)
+
+
+def _with_hint(entry: ErrorDetails, known: list[str]) -> InitErrorDetails:
+    """The same entry, a key of this configuration that is unknown answered with the nearest of the known ones."""
+    loc, value, kind = entry["loc"], entry["input"], entry["type"]
+    if kind == "extra_forbidden" and len(loc) == 1:
+        guess = nearest(str(loc[0]), known)
+        hint = f"did you mean '{guess}'?" if guess else f"known keys: {', '.join(known)}"
+        return InitErrorDetails(type=PydanticCustomError("unknown_key", "{hint}", {"hint": hint}), loc=loc, input=value)
+    context = entry.get("ctx", {})
+    if kind in ("unknown_key", "unknown_word"):
+        return InitErrorDetails(type=PydanticCustomError(kind, "{hint}", context), loc=loc, input=value)
+    return InitErrorDetails(type=kind, loc=loc, input=value, ctx=context)
+
+
+def _explain(entry: ErrorDetails) -> str:
     """One sentence on one wrong entry."""
-    path = ".".join(str(part) for part in loc)
-    if kind != "extra_forbidden":
-        return f"'{path}' = {value!r}: {message}"
-    known = _known_keys(cls, loc[:-1])
-    guess = nearest(str(loc[-1]), known)
-    hint = f"did you mean '{guess}'?" if guess else f"known keys: {', '.join(known)}"
-    return f"unknown key '{path}': {hint}"
-
-
-def _known_keys(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """Field names of the model that ``loc`` leads to."""
-    models: list[type[BaseModel]] = [cls]
-    for part in loc:
-        found: list[type[BaseModel]] = []
-        for model in models:
-            if part in model.model_fields:
-                found += _models_in(model.model_fields[str(part)].annotation)
-        # a union puts its tag or the name of its member into the path, a list the place: choose, and stay where we are
-        models = found or [model for model in models if part == model.__name__ or part in _tags(model)] or models
-    return sorted({name for model in models for name in model.model_fields})
-
-
-def _tags(model: type[BaseModel]) -> set[object]:
-    """Values of the literal fields of a model: the words by which a union tells its members apart."""
-    kinds = (field.annotation for field in model.model_fields.values())
-    return {value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)}
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """All configuration models named inside a type annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for arg in getattr(annotation, "__args__", ()) for m in _models_in(arg)]
+    path, message = ".".join(str(part) for part in entry["loc"]), entry["msg"]
+    if entry["type"] == "unknown_key":
+        return f"unknown key '{path}': {message}"
+    if entry["type"] == "literal_error":
+        words = re.findall(r"'([^']*)'", entry["ctx"]["expected"])
+        guess = nearest(str(entry["input"]), words)
+        message += f"; did you mean '{guess}'?" if guess else ""
+    return f"'{path}' = {entry['input']!r}: {message}"

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from adatom.elements import number, symbol
 from adatom.errors import ConfigError, ModelFileError
-from adatom.models import MODELS
+from adatom.models import MODELS, Model, read_model
 from adatom.potential import Derivatives, Potential
 from adatom.priors import PRIORS
 
@@ -84,7 +84,7 @@ def describe(potential: Potential) -> dict[str, Any]:
     network = potential.network
     return potential.card | {
         "format": FORMAT,
-        "architecture": next(name for name, cls in MODELS.items() if type(network) is cls),
+        "architecture": _word(network),
         "config": network.config.model_dump(mode="json"),
         "claims": network.claims._asdict(),
         "cutoff_A": network.cutoff,
@@ -99,14 +99,26 @@ def describe(potential: Potential) -> dict[str, Any]:
     }
 
 
+def _word(network: Model) -> str:
+    """By what word the table of architectures knows a network; ModelFileError where it does not."""
+    for word, architecture in MODELS.items():
+        if type(network) is architecture:
+            return word
+    raise ModelFileError(
+        f"{type(network).__name__} is not among the architectures: a file of it could not be read again",
+        wanted=f"one of {', '.join(MODELS)}",
+        remedy="enter it into adatom.models.MODELS under a word of its own",
+    )
+
+
 def build(card: dict[str, Any], where: str | None = None) -> Potential:
     """A potential from its card, with weights as they are initialised.
 
     ModelFileError, which names ``where``, when this version cannot build what the card describes.
     """
     try:
-        architecture = MODELS[card["architecture"]]
-        network = architecture(architecture.Config.parse(card["config"]))
+        config = read_model(card["config"] | {"architecture": card["architecture"]})
+        network = MODELS[config.architecture](config)
         priors = tuple(PRIORS[p["name"]](p) for p in card["priors"])
         references = {number(name): energy for name, energy in card["references"].items()}
         derivatives = TypeAdapter(Derivatives).validate_python(card["derivatives"])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Self
 
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
-from adatom.config import Config as BaseConfig
+from adatom.config import Config
 from adatom.graph import Graph
 
 
@@ -21,6 +22,41 @@ class NetworkOutput(NamedTuple):
     stress: Tensor | None = None  # (S, 3, 3)  direct head
 
 
+class Facts(NamedTuple):
+    """What an architecture may want to know of the training data."""
+
+    elements: tuple[int, ...]  # atomic numbers, in order
+    mean_neighbours: float  # edges of an atom within the cutoff
+    charges: tuple[float, float] | None = None  # smallest and largest total charge, e; None: no structure says
+    spins: tuple[float, float] | None = None  # smallest and largest multiplicity; None: no structure says
+
+
+class ModelConfig(Config):
+    """Base of every architecture's configuration.
+
+    An architecture narrows ``architecture``, ``form`` and ``size`` to the words it knows and adds fields of its own;
+    its ``size`` sets those that are not given. The last four entries are facts of the training data, filled in when
+    they are not given.
+    """
+
+    architecture: str
+    form: str = "default"
+    size: str = "S"
+    cutoff: PositiveFloat = Field(5.0, description="Å")
+    derivatives: Literal["gradient", "direct"] = Field(
+        "gradient", description="forces and stress: derivatives of the energy, or heads of their own"
+    )
+    elements: tuple[int, ...] | None = None
+    mean_neighbours: PositiveFloat | None = None
+    charges: tuple[float, float] | None = None
+    spins: tuple[float, float] | None = None
+
+    def completed(self, facts: Facts) -> Self:
+        """The same configuration, what is None filled from the training data."""
+        unknown = {name for name, value in self if value is None}
+        return self.model_copy(update={name: fact for name, fact in facts._asdict().items() if name in unknown})
+
+
 class Claims(NamedTuple):
     """What an architecture promises; ``adatom verify`` measures each, and a claim that does not hold fails."""
 
@@ -32,12 +68,18 @@ class Claims(NamedTuple):
 
 
 class Model(nn.Module, ABC):
-    """Base of all architectures. ``config`` rebuilds the network; ``cutoff`` (Å) is the reach of its edges."""
+    """Base of all architectures. ``config`` rebuilds the network; ``cutoff`` (Å) is the reach of its edges.
 
-    Config: ClassVar[type[BaseConfig]]
-    config: BaseConfig
+    ``embeds_charge`` and ``embeds_spin`` say whether total charge and multiplicity of a structure enter: a potential
+    that was trained with them then asks for them.
+    """
+
+    Config: ClassVar[type[ModelConfig]]
+    config: ModelConfig
     claims: Claims
     cutoff: float
+    embeds_charge: bool = False
+    embeds_spin: bool = False
 
     @abstractmethod
     def forward(self, graph: Graph) -> NetworkOutput:

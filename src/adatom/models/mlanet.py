@@ -26,14 +26,13 @@ import math
 from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from adatom.config import Config
 from adatom.elements import MAX_Z
 from adatom.graph import Graph, edge_vectors, sum_by_owner
-from adatom.models.base import Claims, Model, NetworkOutput
+from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput
 from adatom.nn.equivariant import Coupling, DegreeLinear, Gate, Linear
 from adatom.nn.exact import Exact
 from adatom.nn.radial import bessel, envelope
@@ -47,16 +46,12 @@ SIZES: dict[str, dict[str, int]] = {
 }
 
 
-class MLANetConfig(Config):
-    """``size`` sets the numbers that are not given.
-
-    ``mean_neighbours`` is measured on the training data when not given.
-    """
+class MLANetConfig(ModelConfig):
+    """``size`` sets the numbers that are not given. The ``paper`` form has direct heads, always."""
 
     architecture: Literal["mlanet"] = "mlanet"
     form: Literal["default", "paper"] = "default"
     size: Literal["S", "M", "L"] = "S"
-    cutoff: PositiveFloat = Field(5.0, description="Å")
     l_max: int = Field(ge=1, le=3, description="degree of the geometry and of the couplings")
     l_hidden: int = Field(ge=0, le=3, description="degree of the features handed from layer to layer, default form")
     channels: PositiveInt
@@ -64,16 +59,19 @@ class MLANetConfig(Config):
     heads: PositiveInt
     radial: PositiveInt
     readout: PositiveInt
-    mean_neighbours: PositiveFloat | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        filled = SIZES.get(values.get("size", "S"), SIZES["S"]) | values  # one error for an unknown size, not eight
+        size = values.get("size", "S")
+        # one error for an unknown size, not eight
+        filled: dict[str, Any] = SIZES[size if isinstance(size, str) and size in SIZES else "S"] | values
         if "l_hidden" not in values and isinstance(filled.get("l_max"), int):
-            filled["l_hidden"] = min(filled.get("l_hidden", 1), filled["l_max"])
+            filled["l_hidden"] = min(filled["l_hidden"], filled["l_max"])
+        if filled.get("form") == "paper":
+            filled.setdefault("derivatives", "direct")
         return filled
 
     @model_validator(mode="after")
@@ -82,12 +80,9 @@ class MLANetConfig(Config):
             raise ValueError(f"l_hidden ({self.l_hidden}) cannot exceed l_max ({self.l_max})")
         if self.channels % self.heads:
             raise ValueError(f"channels ({self.channels}) must be a multiple of heads ({self.heads})")
+        if self.form == "paper" and self.derivatives == "gradient":
+            raise ValueError("the published MLANet has direct heads and no other: leave derivatives out")
         return self
-
-    @property
-    def derivatives(self) -> Literal["gradient", "direct"]:
-        """How forces and stress are made."""
-        return "direct" if self.form == "paper" else "gradient"
 
 
 class MLANet(Model):
@@ -103,6 +98,7 @@ class MLANet(Model):
         self.embedding = nn.Embedding(MAX_Z + 1, config.channels)
         if config.form == "paper":
             self.claims = Claims("O(3)", "local", extensive=False, conservative=False, smooth=False)
+            self.embeds_charge = True
             self.body: DefaultBody | PaperBody = PaperBody(config)
         else:
             self.claims = Claims("O(3)", "local", extensive=True, conservative=True, smooth=True)

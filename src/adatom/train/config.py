@@ -10,7 +10,7 @@ from adatom.config import Config
 from adatom.data.dataset import Budget
 from adatom.data.read import Keys, Units
 from adatom.data.split import Split
-from adatom.models import ModelConfig
+from adatom.models import AnyModelConfig
 from adatom.priors.zbl import ZBLConfig
 from adatom.train.loss import LossConfig
 from adatom.train.optimize import OptimizerConfig
@@ -48,7 +48,7 @@ class TrainConfig(Config):
 
     name: str = "run"
     data: DataConfig
-    model: ModelConfig
+    model: AnyModelConfig
     priors: tuple[ZBLConfig, ...] = (ZBLConfig(),)
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -29,6 +29,7 @@ from adatom.elements import number, symbol
 from adatom.errors import ConfigError, DataError
 from adatom.graph import edge_vectors
 from adatom.models import MODELS
+from adatom.models.base import Facts
 from adatom.potential import Potential
 from adatom.priors import PRIORS
 from adatom.report import write_report
@@ -211,15 +212,26 @@ def make_potential(config: TrainConfig, dataset: Dataset, references: References
         references,
     )
     scale = next((s for s in (sizes.forces, sizes.energy) if np.isfinite(s) and s > 0), 1.0)
-    neighbours = float(dataset.edges.sum() / max(dataset.atoms.sum(), 1))
-    network_config = config.model
-    if network_config.mean_neighbours is None:
-        network_config = network_config.model_copy(update={"mean_neighbours": max(neighbours, 1.0)})
+    network_config = config.model.completed(facts(dataset))
     network = MODELS[network_config.architecture](network_config)
     network.to(getattr(torch, config.precision))
     priors = tuple(PRIORS[p.name](p.model_dump()) for p in config.priors)
     card = {"min_distance_A": closest_pairs(dataset)}
     return Potential(network, references.energies, scale, priors, network_config.derivatives, card)
+
+
+def facts(dataset: Dataset) -> Facts:
+    """What an architecture may want to know of the training set."""
+    given = [
+        (info.get("total_charge"), info.get("multiplicity")) for info in (s.atoms.info for s in dataset.structures)
+    ]
+    charges, spins = ([float(value) for value in column if value is not None] for column in zip(*given, strict=True))
+    return Facts(
+        tuple(dataset.elements),
+        max(float(dataset.edges.sum() / max(dataset.atoms.sum(), 1)), 1.0),
+        (min(charges), max(charges)) if charges else None,
+        (min(spins), max(spins)) if spins else None,
+    )
 
 
 def closest_pairs(dataset: Dataset) -> dict[str, float]:
