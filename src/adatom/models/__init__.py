@@ -5,7 +5,7 @@ A new one takes a file in this folder and a line in the table: docs/add_an_archi
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
@@ -41,7 +41,18 @@ def read_model(values: dict[str, Any], where: str | None = None) -> ModelConfig:
     return config
 
 
+def forms(architecture: str) -> tuple[str, ...]:
+    """The forms of an architecture, the one to take first."""
+    return get_args(MODELS[architecture].Config.model_fields["form"].annotation) or ("default",)
+
+
+def sizes(architecture: str) -> tuple[str, ...]:
+    """The values that the dial ``size`` of an architecture has, from small to large."""
+    words = get_args(MODELS[architecture].Config.model_fields["size"].annotation) or ("S",)
+    return tuple(size for size in ("S", "M", "L") if size in words)
+
+
 # the field of a configuration that holds a model of any architecture in the table
 AnyModelConfig = Annotated[SerializeAsAny[ModelConfig], BeforeValidator(parse_model)]
 
-__all__ = ["MODELS", "AnyModelConfig", "Model", "ModelConfig", "parse_model", "read_model"]
+__all__ = ["MODELS", "AnyModelConfig", "Model", "ModelConfig", "forms", "parse_model", "read_model", "sizes"]

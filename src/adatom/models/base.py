@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal, NamedTuple, Self
 
+import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from adatom.config import Config
-from adatom.graph import Graph
+from adatom.graph import Graph, sum_by_owner
 
 
 class NetworkOutput(NamedTuple):
@@ -19,7 +20,7 @@ class NetworkOutput(NamedTuple):
     features: Tensor  # (N, C)  invariant, for uncertainty and property heads
     pooled: Tensor | None = None  # (S,)  graph-level energy; replaces the sum over atoms
     forces: Tensor | None = None  # (N, 3)  direct head
-    stress: Tensor | None = None  # (S, 3, 3)  direct head
+    stress: Tensor | None = None  # (S, 3, 3)  direct head, per Å^3
 
 
 class Facts(NamedTuple):
@@ -84,3 +85,14 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def forward(self, graph: Graph) -> NetworkOutput:
         """Contribution of each atom; differentiable in ``graph.positions`` and ``graph.cell``."""
+
+
+def stress_from_virials(virials: Tensor, graph: Graph) -> Tensor:
+    """Sum of atomic virials by the volume of each cell: (N, 3, 3) -> (S, 3, 3); zero where there is no volume.
+
+    For direct heads: a supercell then has the stress of its cell. Cells without volume are no matter: a potential says
+    NaN there.
+    """
+    volume = torch.linalg.det(graph.cell).abs().to(virials.dtype).view(-1, 1, 1)
+    total = sum_by_owner(virials, graph.owner, graph.cell.shape[0])
+    return torch.where(volume > 0, total / torch.where(volume > 0, volume, 1.0), 0.0)

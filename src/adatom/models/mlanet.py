@@ -12,7 +12,8 @@ Two forms:
 
 ``default``  sound: attention weights fade at the cutoff and share with a null token, the harmonics of E_ij carry radial
              functions, features couple once per atom after the sum, the energy is a sum over atoms that is exactly
-             zero for a lone one, and forces and stress are its derivatives.
+             zero for a lone one, and forces and stress are its derivatives. With ``derivatives: direct`` they come
+             from heads that read the messages of every layer; all else is the same, weight by weight.
 ``paper``    as published: softmax over neighbours, pooled energy [sum, mean, max], direct force and stress heads. The
              energy is not extensive and jumps at the cutoff, and forces are not its derivatives.
 
@@ -32,7 +33,8 @@ from torch.nn.functional import silu
 
 from adatom.elements import MAX_Z
 from adatom.graph import Graph, edge_vectors, sum_by_owner
-from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput
+from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput, stress_from_virials
+from adatom.nn.direct import DirectHead
 from adatom.nn.equivariant import Coupling, DegreeLinear, Gate, Linear
 from adatom.nn.exact import Exact
 from adatom.nn.radial import bessel, envelope
@@ -101,7 +103,8 @@ class MLANet(Model):
             self.embeds_charge = True
             self.body: DefaultBody | PaperBody = PaperBody(config)
         else:
-            self.claims = Claims("O(3)", "local", extensive=True, conservative=True, smooth=True)
+            gradient = config.derivatives == "gradient"
+            self.claims = Claims("O(3)", "local", extensive=True, conservative=gradient, smooth=True)
             self.body = DefaultBody(config)
 
     def forward(self, graph: Graph) -> NetworkOutput:
@@ -135,6 +138,10 @@ class DefaultBody(nn.Module):
         last = config.layers - 1
         self.layers = nn.ModuleList(DefaultLayer(config, first=t == 0, last=t == last) for t in range(config.layers))
         self.readouts = nn.ModuleList(Readout(config.channels, config.readout) for _ in range(config.layers))
+        direct = config.layers if config.derivatives == "direct" else 0
+        self.direct = nn.ModuleList(
+            DirectHead(config.l_max, 2 * config.channels, config.channels) for _ in range(direct)
+        )
 
     def forward(self, graph: Graph, species: Tensor, r: Tensor, y: Tensor) -> NetworkOutput:
         """Sum of what each layer's scalars say, relative to the atom without neighbours.
@@ -148,10 +155,22 @@ class DefaultBody(nn.Module):
         neighbours = Neighbours(slots, *padded.split([1, self.radial, y.shape[1]], dim=1))
         x = species.unsqueeze(1)  # (N, 1, C): an atom starts as a scalar, its element
         energy = torch.zeros_like(species[:, 0])
+        seen: list[tuple[Tensor, ...]] = []  # of each layer: its scalars, and the neighbourhood in two powers
         for layer, readout in zip(self.layers, self.readouts, strict=True):
-            x = layer(x, neighbours)
+            x, *moments = layer(x, neighbours)
             energy = energy + readout(x[:, 0]) - readout(species)
-        return NetworkOutput(energy, x[:, 0])
+            seen.append((x[:, 0], *moments))
+        output = NetworkOutput(energy, x[:, 0])
+        return self._with_heads(output, seen, graph) if self.direct else output
+
+    def _with_heads(self, output: NetworkOutput, seen: list[tuple[Tensor, ...]], graph: Graph) -> NetworkOutput:
+        """Forces and stress from what each layer has seen."""
+        said = [
+            head(torch.cat([m, pair], dim=2), scalars)
+            for head, (scalars, m, pair) in zip(self.direct, seen, strict=True)
+        ]
+        forces, virials = (torch.stack(parts).sum(0) for parts in zip(*said, strict=True))
+        return output._replace(forces=forces, stress=stress_from_virials(virials, graph))
 
 
 class Readout(nn.Module):
@@ -202,12 +221,12 @@ class DefaultLayer(nn.Module):
         self.gate = Gate(l_out, C)
         self.update = DegreeLinear(l_out, C, C, gain=0.5)
 
-    def forward(self, x: Tensor, neighbours: Neighbours) -> Tensor:
-        """New features (N, (l_out+1)^2, C) from x (N, (l_in+1)^2, C)."""
+    def forward(self, x: Tensor, neighbours: Neighbours) -> tuple[Tensor, Tensor, Tensor]:
+        """New features (N, (l_out+1)^2, C) from x (N, (l_in+1)^2, C), and m and m (x) W m, both (N, L2, C)."""
         m = self._message(x, neighbours)
         pair = self.second(m, self.mix(m))
         powers = torch.cat([m[:, : self.size_out], pair[:, : self.size_out], self.third(pair, m)], dim=2)
-        return _add(self.update(self.gate(self.out(powers))), x[:, : self.size_out])
+        return _add(self.update(self.gate(self.out(powers))), x[:, : self.size_out]), m, pair
 
     def _message(self, x: Tensor, neighbours: Neighbours) -> Tensor:
         """Both paths summed over neighbours, (N, L2, C)."""
