@@ -12,9 +12,11 @@ from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 from adatom.config import typed, unknown_word
 from adatom.models.base import Model, ModelConfig
 from adatom.models.mlanet import MLANet
+from adatom.models.nemp import NEMP
 
 MODELS: dict[str, type[Model]] = {
     "mlanet": MLANet,
+    "nemp": NEMP,
 }
 
 

@@ -49,3 +49,16 @@ class DirectHead(nn.Module):
         if self.used == 2:
             virials = virials + (z[:, 4:9] @ self.traceless(z.dtype)).view(-1, 3, 3)
         return forces, virials
+
+
+class DirectHeads(nn.ModuleList):
+    """One ``DirectHead`` per layer of a network; what they say is added up."""
+
+    def __init__(self, layers: int, l_max: int, channels_in: int, channels: int) -> None:
+        super().__init__(DirectHead(l_max, channels_in, channels) for _ in range(layers))
+
+    def forward(self, seen: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Forces (N, 3) and virials (N, 3, 3) from features (N, L2, C_in) and scalars (N, C) of every layer."""
+        said = [head(features, scalars) for head, (features, scalars) in zip(self, seen, strict=True)]
+        forces, virials = (torch.stack(parts).sum(0) for parts in zip(*said, strict=True))
+        return forces, virials

@@ -18,17 +18,17 @@ from adatom.nn.spherical import coupling, coupling_paths, degrees
 
 
 class Linear(nn.Module):
-    """y = x W / sqrt(C_in) + b with weights of unit variance.
+    """y = gain x W / sqrt(C_in) + b with weights of unit variance.
 
     The factor stands outside the weights, here and in all operators below: one learning rate then moves every weight by
     the same fraction of its size, whatever the width.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, bias: bool = False) -> None:
+    def __init__(self, channels_in: int, channels_out: int, bias: bool = False, gain: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(channels_in, channels_out))
         self.bias = nn.Parameter(torch.zeros(channels_out)) if bias else None
-        self.scale = 1 / math.sqrt(channels_in)
+        self.scale = gain / math.sqrt(channels_in)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the last axis."""
@@ -51,6 +51,36 @@ class DegreeLinear(nn.Module):
         """Mix channels."""
         weight = (self.weight * self.scale).index_select(0, self.degree)  # (L2, C_in, C_out)
         return torch.bmm(x.transpose(0, 1), weight).transpose(0, 1)
+
+
+class Readout(nn.Module):
+    """Energy from scalars, one hidden layer: (N, C) -> (N,)."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.hidden, self.out = Linear(channels, width, bias=True), Linear(width, 1)
+
+    def forward(self, scalars: Tensor) -> Tensor:
+        """W silu(W' x + b)."""
+        energy: Tensor = self.out(silu(self.hidden(scalars)))
+        return energy.flatten()
+
+
+def add_degrees(x: Tensor, y: Tensor) -> Tensor:
+    """Sum of features of different highest degree, (N, L2, C) and (N, L2', C); the missing degrees are zero."""
+    if x.shape[1] == y.shape[1]:
+        return x + y
+    small, large = sorted((x, y), key=lambda t: t.shape[1])
+    shared = small.shape[1]
+    return torch.cat([large[:, :shared] + small, large[:, shared:]], dim=1)
+
+
+def bounded(x: Tensor) -> Tensor:
+    """x / sqrt(1 + <x^2>) with the mean over harmonics and channels of an atom, (N, L2, C): small features stay.
+
+    Large ones are brought to size one: powers of them cannot overflow. The one under the root keeps what fades fading.
+    """
+    return x * torch.rsqrt(1 + x.square().mean((1, 2), keepdim=True))
 
 
 class Coupling(nn.Module):
