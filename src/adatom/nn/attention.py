@@ -1,0 +1,279 @@
+"""Attention among the neighbours of an atom and among the atoms of a structure.
+
+Training on forces differentiates attention twice, which fused kernels cannot, and plain attention keeps a matrix of
+weights for every derivative. Three ways to compute the same numbers, chosen in ``_plan`` alone:
+
+``plain``   a few matrix products, differentiated by autograd: the fastest while the matrices are small.
+``tiles``   a part of the queries at a time, recomputed in the backward and once more in the double backward. Weights
+            live for one tile only: memory grows with the number of atoms, not with its square.
+``fused``   ``torch.scaled_dot_product_attention`` where a single derivative is asked for (molecular dynamics).
+
+S structures, N atoms, K atoms per structure (padded), M slots of an atom, H heads, D channels of a head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from adatom.nn.exact import Exact
+
+Way = Literal["plain", "tiles", "fused"]
+TILE = 2**22  # attention weights held at once
+LOWEST = -1e4  # in place of minus infinity where a bias is part of a product: e^LOWEST is 0
+
+
+def slot_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, twice: bool, way: Way | None = None) -> Tensor:
+    """Softmax attention among the slots of every atom: out_a = sum_b softmax_b(q_a k_b / sqrt(D) + bias_b) v_b.
+
+    Parameters
+    ----------
+    q, k
+        (N, H, M', D') and (N, H, M, D'), D' is D or wider (encodings); M' queries, M keys.
+    v
+        (N, H, M, D), which sets the scale.
+    bias
+        (N, M) of the key slots; minus infinity in empty ones, but not in a whole row.
+    twice
+        Whether second derivatives may be asked for.
+    way
+        Overrules the choice; for tests.
+    """
+    atoms, heads, width, _ = k.shape
+    queries = q.shape[2]
+    scale = 1 / math.sqrt(v.shape[3])
+    chosen = way or _plan(atoms * heads * queries * width, twice)
+    if chosen == "fused":
+        return _fused_slots(q, k, v, bias, scale)
+
+    def part(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        logits = q @ k.transpose(2, 3) * scale + bias.view(-1, 1, 1, width)
+        return torch.softmax(logits, dim=-1) @ v
+
+    if chosen == "plain":
+        return part(q, k, v, bias)
+    size = max(1, TILE // (heads * queries * width))
+    return torch.cat([recomputed(part, *(t[a : a + size] for t in (q, k, v, bias))) for a in range(0, atoms, size)])
+
+
+def _fused_slots(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
+    """The bias as one more channel of the keys: fused kernels give no gradient of a mask."""
+    one = q.new_zeros(8)  # kernels like multiples of eight
+    one[0] = 1 / scale
+    more_k = torch.nn.functional.pad(bias.clamp(min=LOWEST).view(bias.shape[0], 1, -1, 1), (0, 7))
+    q = torch.cat([q, one.expand(*q.shape[:3], 8)], dim=3)
+    k = torch.cat([k, more_k.expand(*k.shape[:3], 8)], dim=3)
+    return _fused(q, k, v, None, scale)
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    wide = torch.nn.functional.pad(v, (0, q.shape[3] - v.shape[3]))  # all three of one width, as kernels want them
+    return scaled_dot_product_attention(q, k, wide, attn_mask=mask, scale=scale)[..., : v.shape[3]]
+
+
+class Pairs(NamedTuple):
+    """Weights between the atoms of a structure, evaluated tile by tile: what is closer may count for more.
+
+    ``function(queries (S, T, 3), keys (S, K, 3), present (S, K), *further)`` gives weights (S, 1 or H, T, K), zero for
+    keys that are not present. ``matrix`` holds them for all queries at once where they fit.
+    """
+
+    function: Callable[..., Tensor]
+    positions: Tensor  # (N, 3)
+    further: tuple[Tensor, ...]
+    matrix: Tensor | None = None  # (S, 1 or H, K, K)
+
+
+def kept(pairs: Pairs, table: Tensor, heads: int = 1) -> Pairs:
+    """The same weights, evaluated now for all layers to share, unless the matrix would be too large to keep."""
+    if table.shape[0] * heads * table.shape[1] ** 2 > TILE:
+        return pairs
+    places, present = _places(pairs.positions, table)
+    return pairs._replace(matrix=pairs.function(places, places, present, *pairs.further))
+
+
+def node_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    table: Tensor,
+    twice: bool,
+    pairs: Pairs | None = None,
+    null: Tensor | None = None,
+    way: Way | None = None,
+) -> Tensor:
+    """Attention among all atoms of each structure, (N, H, D): structures do not see each other.
+
+    out_i = sum_j W_ij e^(q_i k_j / sqrt(D)) v_j / (e^c + sum_j W_ij e^(q_i k_j / sqrt(D)))
+
+    Parameters
+    ----------
+    q, k, v
+        (N, H, D).
+    table
+        (S, K), atoms of each structure, padded with N.
+    twice, way
+        As in ``slot_attention``.
+    pairs
+        W; all ones when not given.
+    null
+        c of each head, (H,): a token without value, towards which the attention of a lonely atom goes. None: e^c = 0.
+    """
+    atoms, heads, depth = v.shape
+    padded = [_pad(t, table) for t in (q, k, v)]  # (S, H, K, D)
+    scale = 1 / math.sqrt(depth)
+    structures, count = table.shape
+    chosen = way or _plan(structures * heads * count * count, twice)
+    if chosen == "fused" and pairs is None and null is None:
+        hidden = torch.where(table < atoms, 0.0, -torch.inf).to(q.dtype).view(structures, 1, 1, count)
+        mask = None if bool((table < atoms).all()) else hidden.expand(-1, heads, count, -1)
+        return _unpad(_fused(*padded, mask, scale), table, atoms)
+    places, present = _places(q.new_zeros(atoms, 3) if pairs is None else pairs.positions, table)
+    bottom = q.new_full((heads,), LOWEST) if null is None else null
+
+    def weighted(q: Tensor, k: Tensor, v: Tensor, bottom: Tensor, weights: Tensor) -> Tensor:
+        logits = q @ k.transpose(2, 3) * scale
+        bottom = bottom.view(1, -1, 1, 1)
+        top = torch.maximum(logits.detach().amax(3, keepdim=True), bottom.detach())  # cancels: no overflow
+        attention = weights * torch.exp(logits - top)
+        return attention @ v / (torch.exp(bottom - top) + attention.sum(3, keepdim=True))
+
+    def part(
+        q: Tensor, k: Tensor, v: Tensor, bottom: Tensor, here: Tensor, there: Tensor, present: Tensor, *further: Tensor
+    ) -> Tensor:
+        some = present.view(structures, 1, 1, count)
+        return weighted(q, k, v, bottom, some if pairs is None else pairs.function(here, there, present, *further))
+
+    further = () if pairs is None else pairs.further
+    if chosen == "plain" and pairs is not None and pairs.matrix is not None:
+        output = weighted(*padded, bottom, pairs.matrix)
+    elif chosen == "plain":
+        output = part(*padded, bottom, places, places, present, *further)
+    else:
+        size = max(1, TILE // (structures * heads * count))
+        q, k, v = padded
+        tiles = [
+            recomputed(part, q[:, :, a : a + size], k, v, bottom, places[:, a : a + size], places, present, *further)
+            for a in range(0, count, size)
+        ]
+        output = torch.cat(tiles, dim=2)
+    return _unpad(output, table, atoms)
+
+
+def _places(positions: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions (S, K, 3) and which of them are atoms (S, K)."""
+    present = (table < positions.shape[0]).to(positions.dtype)
+    return _pad(positions.unsqueeze(1), table).squeeze(1), present
+
+
+def _plan(weights: int, twice: bool) -> Way:
+    """How to compute attention with so many weights: the one place where this is decided."""
+    if weights <= TILE:
+        return "plain"
+    return "tiles" if twice else "fused"
+
+
+def _pad(values: Tensor, table: Tensor) -> Tensor:
+    """(N, H, D) -> (S, H, K, D), zero where a structure has fewer atoms."""
+    filled = torch.cat([values, values.new_zeros(1, *values.shape[1:])])
+    return filled.index_select(0, table.flatten()).view(*table.shape, *values.shape[1:]).transpose(1, 2)
+
+
+def _unpad(values: Tensor, table: Tensor, atoms: int) -> Tensor:
+    """(S, H, K, D) -> (N, H, D)."""
+    rows = values.transpose(1, 2).flatten(0, 1)
+    return rows.index_select(0, (table.flatten() < atoms).nonzero().flatten())
+
+
+class LegendreEncoding(nn.Module):
+    """Directions in queries and keys, so that their product knows the angle between two neighbours.
+
+    Channels of degree l are repeated 2l + 1 times and multiplied by Y_lm(direction) / sqrt(2l + 1). Products then are
+    sum_l P_l(cos theta) sum_(c of degree l) q_c k_c, for P_l the Legendre polynomials: rotations leave them alone.
+
+    Parameters
+    ----------
+    channels
+        Number of channels of each degree, from 0 on; their sum is the depth of a head.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        source, harmonic, factor, first = [], [], [], 0
+        for degree, count in enumerate(channels):
+            for channel in range(first, first + count):
+                source += [channel] * (2 * degree + 1)
+                harmonic += range(degree**2, (degree + 1) ** 2)
+                factor += [1 / math.sqrt(2 * degree + 1)] * (2 * degree + 1)
+            first += count
+        self.register_buffer("source", torch.tensor(source), persistent=False)
+        self.register_buffer("harmonic", torch.tensor(harmonic), persistent=False)
+        self.factor = Exact(np.array(factor))
+
+    source: Tensor  # (D',)
+    harmonic: Tensor  # (D',)
+
+    def directions(self, harmonics: Tensor) -> Tensor:
+        """Factors of the expanded channels (N, 1, M, D') from harmonics (N, M, L2)."""
+        return (harmonics.index_select(2, self.harmonic) * self.factor(harmonics.dtype)).unsqueeze(1)
+
+    def forward(self, x: Tensor, directions: Tensor) -> Tensor:
+        """(N, H, M, D) -> (N, H, M, D')."""
+        return x.index_select(3, self.source) * directions
+
+
+# --- recomputation ----------------------------------------------------------------------------------------------------
+
+
+def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """``function(*inputs)`` that keeps its inputs only and is evaluated again for every derivative, of any order."""
+    output: tuple[Tensor, ...] = _Recomputed.apply(lambda *t: (function(*t),), *inputs)
+    return output[0]
+
+
+class _Recomputed(torch.autograd.Function):
+    """Outputs of a function of tensors. Its derivative is another function of tensors: ``_Slope`` of it."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.function = function
+        ctx.save_for_backward(*inputs)
+        with torch.no_grad():
+            return function(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        inputs = ctx.saved_tensors
+        wanted = [place for place, need in enumerate(ctx.needs_input_grad[1:]) if need]
+        slopes = _Recomputed.apply(_Slope(ctx.function, len(grads), wanted), *grads, *inputs)
+        found = dict(zip(wanted, slopes, strict=True))
+        return (None, *(found.get(place) for place in range(len(inputs))))
+
+
+class _Slope:
+    """(grads of the outputs, inputs) -> grads of the wanted inputs; its own slope is taken in the double backward."""
+
+    def __init__(self, function: Callable[..., tuple[Tensor, ...]], outputs: int, wanted: list[int]) -> None:
+        self.function, self.outputs, self.wanted = function, outputs, wanted
+
+    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        again = torch.is_grad_enabled()  # inside another slope: what is found must be differentiable
+        grads, inputs = tensors[: self.outputs], list(tensors[self.outputs :])
+        with torch.enable_grad():
+            for place in self.wanted:
+                if not (again and inputs[place].requires_grad):
+                    inputs[place] = inputs[place].detach().requires_grad_()
+            outputs = self.function(*inputs)
+            slopes = torch.autograd.grad(
+                outputs, [inputs[p] for p in self.wanted], grads, create_graph=again, allow_unused=True
+            )
+        return tuple(
+            torch.zeros_like(inputs[p]) if slope is None else slope
+            for p, slope in zip(self.wanted, slopes, strict=True)
+        )

@@ -1,0 +1,85 @@
+"""Pairs of atoms of one structure farther apart than the neighbour list reaches, over all periodic images.
+
+S structures, T query atoms and K atoms of a structure (padded), I images. Distances come tile by tile and are not kept.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Images(NamedTuple):
+    """Lattice translations that may bring two folded atoms within a distance of each other."""
+
+    counts: Tensor  # (I, 3)  in cells
+    valid: Tensor  # (S, I)  1 where a translation is one of this structure
+
+
+@torch.no_grad()
+def images_within(cell: Tensor, pbc: Tensor, reach: float, beyond: int = 1) -> Images:
+    """Translations that bring two atoms of the folded cell closer than ``reach`` (Å).
+
+    Their number along an axis is reach / height, rounded down, plus ``beyond``: folded atoms differ by less than a cell.
+    """
+    heights = torch.linalg.pinv(cell).norm(dim=1)  # (S, 3) inverse heights, 0 along open directions
+    most = torch.where(pbc, (reach * heights).floor() + beyond, 0.0)  # (S, 3)
+    axes = [torch.arange(-n, n + 1, device=cell.device) for n in most.amax(0).to(torch.int64).tolist()]
+    counts = torch.cartesian_prod(*axes).to(cell.dtype)  # (I, 3)
+    valid = (counts.abs().unsqueeze(0) <= most.unsqueeze(1)).all(2)
+    return Images(counts, valid.to(cell.dtype))
+
+
+def folded(positions: Tensor, cell: Tensor, owner: Tensor) -> Tensor:
+    """Positions moved into the cell along its periodic directions, (N, 3); differentiable in positions and cell."""
+    own = cell.index_select(0, owner)  # (N, 3, 3)
+    with torch.no_grad():
+        inverse = torch.linalg.pinv(cell).index_select(0, owner)
+        turns = torch.floor((positions.unsqueeze(1) @ inverse).squeeze(1))
+    return positions - (turns.unsqueeze(1) @ own).squeeze(1)
+
+
+def nearest_distance(queries: Tensor, keys: Tensor, cell: Tensor, images: Images) -> Tensor:
+    """Distance to the nearest image, (S, T, 3) and (S, K, 3) -> (S, T, K); 0 from an atom to itself."""
+    with torch.no_grad():
+        square = _squares(queries, keys, cell, images)
+        which = torch.where(images.valid.view(-1, 1, 1, images.valid.shape[1]) > 0, square, torch.inf).argmin(3)
+    shift = _translations(cell, images)  # (S, I, 3)
+    rows = which.flatten(1).unsqueeze(2).expand(-1, -1, 3)
+    chosen = shift.gather(1, rows).view(*which.shape, 3)
+    square = (keys.unsqueeze(1) + chosen - queries.unsqueeze(2)).square().sum(3)
+    apart = square > 1e-12
+    return torch.where(apart, torch.where(apart, square, 1.0).sqrt(), 0.0)
+
+
+def fading_sum(queries: Tensor, keys: Tensor, present: Tensor, cell: Tensor, images: Images, reach: float) -> Tensor:
+    """W_ij = sum over images of (1 - (r_ij / reach)^2)^3 within ``reach``, the atom itself left out: (S, T, K).
+
+    Atoms farther apart have exactly zero, and n cells have the same sums as one: what is built on W is extensive.
+    ``present`` (S, K) is 0 for padding among the keys.
+    """
+    with torch.no_grad():
+        square = _squares(queries, keys, cell, images)
+        near = (square < reach * reach) & (square > 1e-8)
+        near &= (images.valid.view(-1, 1, 1, images.valid.shape[1]) > 0) & (present.view(-1, 1, keys.shape[1], 1) > 0)
+        s, i, j, t = near.nonzero().unbind(1)
+    S, T, K = queries.shape[0], queries.shape[1], keys.shape[1]
+    here = queries.flatten(0, 1).index_select(0, s * T + i)
+    there = keys.flatten(0, 1).index_select(0, s * K + j)
+    shift = _translations(cell, images).flatten(0, 1).index_select(0, s * images.counts.shape[0] + t)
+    x = (there + shift - here).square().sum(1) * (1 / (reach * reach))
+    weight = (1 - x) ** 3
+    return weight.new_zeros(S * T * K).index_add(0, (s * T + i) * K + j, weight).view(S, T, K)
+
+
+def _translations(cell: Tensor, images: Images) -> Tensor:
+    """(S, I, 3) in Å."""
+    return images.counts.to(cell.dtype) @ cell
+
+
+def _squares(queries: Tensor, keys: Tensor, cell: Tensor, images: Images) -> Tensor:
+    """(S, T, K, I)."""
+    moved = keys.unsqueeze(2) + _translations(cell, images).unsqueeze(1)  # (S, K, I, 3)
+    return (moved.unsqueeze(1) - queries.view(*queries.shape[:2], 1, 1, 3)).square().sum(4)
