@@ -1,0 +1,91 @@
+"""The benchmarks' own arithmetic, and the page that is written from their records."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import ase
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def benchmark_script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """Imports a script of the folder as it imports its neighbours: by its bare name."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    yield importlib.import_module
+    for name in ("outcome", "sets", "table"):
+        sys.modules.pop(name, None)
+
+
+def frames(rng: np.random.Generator) -> list[ase.Atoms]:
+    made = []
+    for count in (2, 3):
+        atoms = ase.Atoms(f"Si{count}", rng.normal(size=(count, 3)), cell=np.eye(3) * 9.0, pbc=True)
+        atoms.info |= {"REF_energy": -float(count), "REF_stress": rng.normal(size=6)}
+        atoms.arrays["REF_forces"] = rng.normal(size=(count, 3))
+        made.append(atoms)
+    return made
+
+
+def test_errors_are_per_atom_per_component_and_over_all_nine_components_of_the_stress(benchmark_script):
+    outcome = benchmark_script("outcome")
+    labelled = frames(np.random.default_rng(0))
+    shear = np.array([0.0, 0.0, 0.0, 0.3, 0.0, 0.0])  # yz and zy: two of nine components
+    found = outcome.errors(
+        labelled,
+        {
+            "energy": np.array([-2.0 + 0.004, -3.0]),
+            "forces": np.concatenate([a.arrays["REF_forces"] for a in labelled]) + 0.05,
+            "stress": np.array([a.info["REF_stress"] + shear for a in labelled]),
+        },
+    )
+    assert found["energy_rmse_meV_per_atom"] == pytest.approx(2.0 / np.sqrt(2.0))
+    assert found["energy_mae_meV_per_atom"] == pytest.approx(1.0)
+    assert found["forces_rmse_meV_per_A"] == pytest.approx(50.0)
+    assert found["forces_mae_meV_per_A"] == pytest.approx(50.0)
+    assert found["stress_rmse_GPa"] == pytest.approx(160.21766208 * 0.3 * np.sqrt(2.0 / 9.0))
+    assert found["stress_mae_GPa"] == pytest.approx(160.21766208 * 0.3 * 2.0 / 9.0)
+
+
+def test_structures_without_stress_have_no_stress_error(benchmark_script):
+    outcome = benchmark_script("outcome")
+    labelled = frames(np.random.default_rng(1))
+    del labelled[0].info["REF_stress"]
+    exact = {
+        "energy": np.array([-2.0, -3.0]),
+        "forces": np.concatenate([a.arrays["REF_forces"] for a in labelled]),
+        "stress": np.full((2, 6), np.nan),
+    }
+    assert set(outcome.errors(labelled, exact).values()) == {0.0}
+
+
+def test_holding_back_takes_the_same_structures_every_time_and_loses_none(benchmark_script):
+    sets = benchmark_script("sets")
+    everything = list(range(40))
+    kept, held = sets.hold_back(everything, 0.1)
+    assert (kept, held) == sets.hold_back(everything, 4)
+    assert len(held) == 4
+    assert sorted(kept + held) == everything
+
+
+def test_the_page_of_the_accuracy_table_is_what_the_records_say(benchmark_script):
+    written = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
+    assert written == benchmark_script("table").page()
+
+
+def test_every_system_of_a_set_was_given_the_same_structures_and_the_same_time(benchmark_script):
+    table = benchmark_script("table")
+    chosen = table.chosen(table.records("accuracy"))
+    for name in table.SETS:
+        runs = [r for (which, _), r in chosen.items() if which == name]
+        assert len({tuple(r["structures"].items()) for r in runs}) <= 1
+        assert len({(r["minutes"], r["cutoff_A"], r["precision"]) for r in runs}) <= 1
+        for r in runs:  # the last step may begin just before time is up
+            assert r["cpu_seconds"] <= 60 * r["minutes"] * 1.05
