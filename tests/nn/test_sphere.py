@@ -81,7 +81,7 @@ def test_the_product_of_two_fields_is_the_sum_of_all_parity_even_couplings() -> 
                     torch.from_numpy(size * tensor),
                 )
                 wanted[:, l3**2 : (l3 + 1) ** 2] += part
-    factor = 1 / (l_max + 1) ** 2
+    factor = (2 * l_max + 1) / (l_max + 1) ** 2
     torch.testing.assert_close(layer(x), factor * wanted, rtol=0, atol=1e-12)
 
 

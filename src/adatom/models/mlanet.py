@@ -29,16 +29,16 @@ from typing import Any, Literal, NamedTuple
 import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
 from adatom.elements import MAX_Z
 from adatom.graph import Graph, edge_vectors, sum_by_owner
 from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput, stress_from_virials
-from adatom.nn.direct import DirectHead
-from adatom.nn.equivariant import Coupling, DegreeLinear, Gate, Linear
+from adatom.nn.direct import DirectHeads
+from adatom.nn.equivariant import DegreeLinear, Gate, Linear, Readout, add_degrees
 from adatom.nn.exact import Exact
 from adatom.nn.radial import bessel, envelope
 from adatom.nn.slots import Slots, gather_neighbours, index_slots, pad_edges
+from adatom.nn.sphere import SphereUpdate
 from adatom.nn.spherical import SphericalHarmonics, coupling
 
 SIZES: dict[str, dict[str, int]] = {
@@ -46,6 +46,9 @@ SIZES: dict[str, dict[str, int]] = {
     "M": {"l_max": 3, "l_hidden": 1, "channels": 64, "layers": 2, "heads": 8, "radial": 8, "readout": 64},
     "L": {"l_max": 3, "l_hidden": 2, "channels": 128, "layers": 3, "heads": 8, "radial": 10, "readout": 128},
 }
+
+
+HEAD = 2  # degree of what direct heads read: forces and stress
 
 
 class MLANetConfig(ModelConfig):
@@ -138,10 +141,8 @@ class DefaultBody(nn.Module):
         last = config.layers - 1
         self.layers = nn.ModuleList(DefaultLayer(config, first=t == 0, last=t == last) for t in range(config.layers))
         self.readouts = nn.ModuleList(Readout(config.channels, config.readout) for _ in range(config.layers))
-        direct = config.layers if config.derivatives == "direct" else 0
-        self.direct = nn.ModuleList(
-            DirectHead(config.l_max, 2 * config.channels, config.channels) for _ in range(direct)
-        )
+        direct = config.derivatives == "direct"
+        self.direct = DirectHeads(config.layers, HEAD, 3 * config.channels, config.channels) if direct else None
 
     def forward(self, graph: Graph, species: Tensor, r: Tensor, y: Tensor) -> NetworkOutput:
         """Sum of what each layer's scalars say, relative to the atom without neighbours.
@@ -155,35 +156,15 @@ class DefaultBody(nn.Module):
         neighbours = Neighbours(slots, *padded.split([1, self.radial, y.shape[1]], dim=1))
         x = species.unsqueeze(1)  # (N, 1, C): an atom starts as a scalar, its element
         energy = torch.zeros_like(species[:, 0])
-        seen: list[tuple[Tensor, ...]] = []  # of each layer: its scalars, and the neighbourhood in two powers
+        seen: list[tuple[Tensor, Tensor]] = []
         for layer, readout in zip(self.layers, self.readouts, strict=True):
-            x, *moments = layer(x, neighbours)
+            x, powers = layer(x, neighbours)
             energy = energy + readout(x[:, 0]) - readout(species)
-            seen.append((x[:, 0], *moments))
-        output = NetworkOutput(energy, x[:, 0])
-        return self._with_heads(output, seen, graph) if self.direct else output
-
-    def _with_heads(self, output: NetworkOutput, seen: list[tuple[Tensor, ...]], graph: Graph) -> NetworkOutput:
-        """Forces and stress from what each layer has seen."""
-        said = [
-            head(torch.cat([m, pair], dim=2), scalars)
-            for head, (scalars, m, pair) in zip(self.direct, seen, strict=True)
-        ]
-        forces, virials = (torch.stack(parts).sum(0) for parts in zip(*said, strict=True))
-        return output._replace(forces=forces, stress=stress_from_virials(virials, graph))
-
-
-class Readout(nn.Module):
-    """Energy from scalars: (N, C) -> (N,)."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.hidden, self.out = Linear(channels, width, bias=True), Linear(width, 1)
-
-    def forward(self, scalars: Tensor) -> Tensor:
-        """One hidden layer."""
-        energy: Tensor = self.out(silu(self.hidden(scalars)))
-        return energy.flatten()
+            seen.append((powers, x[:, 0]))
+        if self.direct is None:
+            return NetworkOutput(energy, x[:, 0])
+        forces, virials = self.direct(seen)
+        return NetworkOutput(energy, x[:, 0], None, forces, stress_from_virials(virials, graph))
 
 
 class DefaultLayer(nn.Module):
@@ -193,7 +174,7 @@ class DefaultLayer(nn.Module):
         a_ij = 2 f(r) e^s_ij / (n e^c + sum_k f(r) e^s_ik)                fades at the cutoff; n e^c is the null token
         g_ij = sigmoid(v_j + b(r)^T v)                                    which path
         m    = sum_j a g W_V x_j + sum_j a (1 - g) [ W_Q x_i + W_E (b(r) Y(r)) ]
-        x   <- x + W Gate( W_o [ m || m (x) W m || (m (x) W m) (x) m ] )
+        x   <- x + W Gate( W_o [ m || m m || m m m ] )         products of mixtures of m, on the sphere
 
     A = W_Q^T W_K is the query-key product of (5) and (6), n the mean number of neighbours. Without neighbours m = 0 and
     x stays as it is. Keys, values and the neighbours' own terms come with one gather of x; per edge there are small
@@ -205,7 +186,7 @@ class DefaultLayer(nn.Module):
         super().__init__()
         C, H, B = config.channels, config.heads, config.radial
         l_in, l_out = (0 if first else config.l_hidden), (0 if last else config.l_hidden)
-        self.heads, self.radial, self.size_out = H, B, (l_out + 1) ** 2
+        self.heads, self.radial = H, B
         self.mean_neighbours = config.mean_neighbours or 30.0
         self.ask = DegreeLinear(l_in, C, H * C + C)  # A x_i and W_Q x_i
         self.own = Linear(C, H * B)  # u_i
@@ -214,19 +195,13 @@ class DefaultLayer(nn.Module):
         self.null = nn.Parameter(torch.zeros(H))  # c
         self.value = DegreeLinear(l_in, H * C, C)
         self.edge = DegreeLinear(config.l_max, H * B, C)
-        self.mix = DegreeLinear(config.l_max, C, C)
-        self.second = Coupling(config.l_max, config.l_max, C)
-        self.third = Coupling(config.l_max, l_out, C)
-        self.out = DegreeLinear(l_out, 3 * C, C)
-        self.gate = Gate(l_out, C)
-        self.update = DegreeLinear(l_out, C, C, gain=0.5)
+        l_seen = min(HEAD, config.l_max) if config.derivatives == "direct" else 0
+        self.update = SphereUpdate(config.l_max, l_out, l_seen, C)
 
-    def forward(self, x: Tensor, neighbours: Neighbours) -> tuple[Tensor, Tensor, Tensor]:
-        """New features (N, (l_out+1)^2, C) from x (N, (l_in+1)^2, C), and m and m (x) W m, both (N, L2, C)."""
-        m = self._message(x, neighbours)
-        pair = self.second(m, self.mix(m))
-        powers = torch.cat([m[:, : self.size_out], pair[:, : self.size_out], self.third(pair, m)], dim=2)
-        return _add(self.update(self.gate(self.out(powers))), x[:, : self.size_out]), m, pair
+    def forward(self, x: Tensor, neighbours: Neighbours) -> tuple[Tensor, Tensor]:
+        """New features (N, (l_out+1)^2, C) from x (N, (l_in+1)^2, C), and [ m || m m || m m m ]."""
+        updated: tuple[Tensor, Tensor] = self.update(x, self._message(x, neighbours))
+        return updated
 
     def _message(self, x: Tensor, neighbours: Neighbours) -> Tensor:
         """Both paths summed over neighbours, (N, L2, C)."""
@@ -249,7 +224,7 @@ class DefaultLayer(nn.Module):
         queries = query.view(N, L, H, C // H) * asked.sum(-1).view(N, 1, H, 1)
         spread = (asked.unsqueeze(2) * neighbours.radial.unsqueeze(1)).flatten(1, 2)  # a (1 - g) b(r)
         directions = torch.bmm(neighbours.harmonics, spread.transpose(1, 2))  # (N, L2, H B)
-        return _add(self.edge(directions), self.value(values) + queries.reshape(N, L, C))
+        return add_degrees(self.edge(directions), self.value(values) + queries.reshape(N, L, C))
 
     def _fading(self, logits: Tensor, neighbours: Neighbours) -> Tensor:
         """Attention weights (N, H, M) that vanish at the cutoff, the null token in the denominator."""
@@ -257,15 +232,6 @@ class DefaultLayer(nn.Module):
         weights = neighbours.fade * torch.exp(logits - top)
         null = self.mean_neighbours * torch.exp(self.null.view(1, -1, 1) - top)
         return weights * (2 / (null + weights.sum(-1, keepdim=True)))
-
-
-def _add(x: Tensor, y: Tensor) -> Tensor:
-    """Sum of features of different highest degree; the missing degrees are zero."""
-    if x.shape[1] == y.shape[1]:
-        return x + y
-    small, large = sorted((x, y), key=lambda t: t.shape[1])
-    shared = small.shape[1]
-    return torch.cat([large[:, :shared] + small, large[:, shared:]], dim=1)
 
 
 # --- paper form -------------------------------------------------------------------------------------------------------

@@ -37,11 +37,11 @@ from adatom.elements import MAX_Z
 from adatom.graph import Graph, edge_vectors, sum_by_owner
 from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput, stress_from_virials
 from adatom.nn.direct import DirectHeads
-from adatom.nn.equivariant import DegreeLinear, Gate, Linear, Readout, add_degrees, bounded
+from adatom.nn.equivariant import DegreeLinear, Linear, Readout, add_degrees
 from adatom.nn.exact import Exact
 from adatom.nn.radial import bessel, envelope
 from adatom.nn.slots import Slots, gather_neighbours, index_slots, pad_edges
-from adatom.nn.sphere import SphereProduct
+from adatom.nn.sphere import SphereUpdate
 from adatom.nn.spherical import SphericalHarmonics, coupling, coupling_paths, degrees
 
 SIZES: dict[str, dict[str, dict[str, int]]] = {
@@ -188,18 +188,14 @@ class DefaultLayer(nn.Module):
         super().__init__()
         C, B, K = config.channels, config.radial, config.senders
         l_in, l_out = (0 if first else config.l_hidden), (0 if last else config.l_hidden)
-        self.senders, self.size_out = K, (l_out + 1) ** 2
+        self.senders = K
         self.send = Linear(C, K)
         self.geometry = DegreeLinear(config.l_max, K * B, C)
         self.radial = None if first else Linear(B, K)  # psi of the first layer is what the senders say already
         self.features = None if first else DegreeLinear(l_in, K * C, C)
         self.weigh = Linear(C, (config.l_max + 1) * C)
-        l_head = min(HEAD, config.l_max) if config.derivatives == "direct" else 0
-        self.size_powers = (max(l_out, l_head) + 1) ** 2
-        self.products = SphereProduct(config.l_max, max(l_out, l_head), C, C, order=3)
-        self.out = DegreeLinear(l_out, 3 * C, C)
-        self.gate = Gate(l_out, C)
-        self.update = DegreeLinear(l_out, C, C, gain=0.5)
+        l_seen = min(HEAD, config.l_max) if config.derivatives == "direct" else 0
+        self.update = SphereUpdate(config.l_max, l_out, l_seen, C)
         self.register_buffer("degree", torch.tensor(degrees(config.l_max)), persistent=False)
 
     degree: Tensor  # (L2,)
@@ -208,10 +204,9 @@ class DefaultLayer(nn.Module):
         """New features (N, (l_out+1)^2, C) from x (N, (l_in+1)^2, C), and [ m || m m || m m m ]."""
         N, C = x.shape[0], x.shape[2]
         weights = 1 + self.weigh(x[:, 0]).view(N, -1, C).index_select(1, self.degree)  # (N, L2, C)
-        m = bounded(self._virtual_nodes(x, neighbours) * (neighbours.share * weights))
-        powers = torch.cat([m[:, : self.size_powers], self.products(m)], dim=2)
-        update = self.update(self.gate(self.out(powers[:, : self.size_out])))
-        return add_degrees(update, x[:, : self.size_out]), powers
+        m = self._virtual_nodes(x, neighbours) * (neighbours.share * weights)
+        updated: tuple[Tensor, Tensor] = self.update(x, m)
+        return updated
 
     def _virtual_nodes(self, x: Tensor, neighbours: Neighbours) -> Tensor:
         """Geometry and features of the neighbours, summed and mixed, (N, L2, C)."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adatom.nn.equivariant import DegreeLinear
+from adatom.nn.equivariant import DegreeLinear, Gate, add_degrees, bounded
 from adatom.nn.exact import Exact
 from adatom.nn.spherical import reference_harmonics
 
@@ -58,9 +58,9 @@ class SphereProduct(nn.Module):
     """Products of two, three, ... mixtures of one set of features: (N, L2, C) -> (N, (l_out+1)^2, (order-1) W).
 
         f_k(n) = sum_lm (V_k x)_lm Y_lm(n) / (l_max + 1)
-        z_k,lm = < f_1 f_2 ... f_k Y_lm >,   k = 2 .. order
+        z_k,lm = (k l_max + 1) < f_1 f_2 ... f_k Y_lm >,   k = 2 .. order
 
-    with < > the average over the sphere and V_k mixing channels within each degree; fields have unit variance. A
+    with < > the average over the sphere and V_k mixing channels within each degree; the factors keep unit variance. A
     product of k fields couples k features and says something about k + 1 atoms at once. Exact for every degree, it
     commutes with rotations and inversion. The weights of the paths that lead to one degree are not free, but products
     of those in the V_k. The cost per atom and channel is that of transforms to P points and back, P about half of
@@ -72,6 +72,7 @@ class SphereProduct(nn.Module):
         points, weights = quadrature(order * l_max + l_out)
         harmonics = reference_harmonics(points, max(l_max, l_out))
         self.order, self.width = order, width
+        self.gains = [k * l_max + 1 for k in range(2, order + 1)]
         self.mix = DegreeLinear(l_max, channels, order * width)
         self.spread = Exact(harmonics[:, : (l_max + 1) ** 2] / (l_max + 1))  # (P, L2)
         self.collect = Exact((weights[:, None] * harmonics[:, : (l_out + 1) ** 2]).T)  # ((l_out+1)^2, P)
@@ -82,9 +83,37 @@ class SphereProduct(nn.Module):
         L, N = mixed.shape[:2]
         fields = (self.spread(x.dtype) @ mixed.reshape(L, -1)).view(-1, N, self.order, self.width).unbind(2)
         product, products = fields[0], []
-        for field in fields[1:]:
+        for field, gain in zip(fields[1:], self.gains, strict=True):
             product = product * field  # (P, N, W)
-            products.append(product)
+            products.append(gain * product)
         joined = torch.cat(products, dim=2)  # (P, N, (order-1) W)
         projected: Tensor = self.collect(x.dtype) @ joined.view(joined.shape[0], -1)
         return projected.view(-1, N, joined.shape[2]).transpose(0, 1)
+
+
+class SphereUpdate(nn.Module):
+    """Features of an atom updated with powers of what its neighbours sent, couplings once per atom.
+
+        x <- x + W Gate( W_o [ m || m m || m m m ] ),   m of size one at most, products as in ``SphereProduct``
+
+    x (N, (l_in+1)^2, C) becomes (N, (l_out+1)^2, C); without neighbours m = 0 and scalars stay as they are. The powers,
+    (N, (l_seen+1)^2, 3 C) with l_seen >= l_out, come back too, for heads that read them.
+    """
+
+    def __init__(self, l_max: int, l_out: int, l_seen: int, channels: int) -> None:
+        super().__init__()
+        C = channels
+        self.size_out, self.size_seen = (l_out + 1) ** 2, (max(l_seen, l_out) + 1) ** 2
+        self.products = SphereProduct(l_max, max(l_seen, l_out), C, C, order=3)
+        self.out = DegreeLinear(l_out, 3 * C, C)
+        with torch.no_grad():
+            self.out.weight[:, C:] *= 0.3  # a network starts smooth; how fast products are learned stays the same
+        self.gate = Gate(l_out, C)
+        self.update = DegreeLinear(l_out, C, C, gain=0.5)
+
+    def forward(self, x: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+        """New features, and the powers they were made of."""
+        m = bounded(m)
+        powers = torch.cat([m[:, : self.size_seen], self.products(m)], dim=2)
+        update = self.update(self.gate(self.out(powers[:, : self.size_out])))
+        return add_degrees(update, x[:, : self.size_out]), powers
