@@ -125,7 +125,7 @@ def thermal(replicas: Replicas, temperature: float, seed: int) -> Callable[[], N
     def noise() -> Tensor:
         return width * torch.randn(width.shape[0], 3, generator=random, dtype=torch.float64)
 
-    replicas.momenta = noise()
+    replicas.momenta = noise() * replicas.per_atom(replicas.moving)
 
     def step() -> None:
         r = replicas

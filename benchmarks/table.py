@@ -195,8 +195,8 @@ def pictures() -> None:
                 label=label, lw=1.6, marker="o", ms=2.5,
             )  # fmt: skip
         axis.set(yscale="log", title=title, xlabel="CPU time, s", xlim=(0, None))
-        axis.yaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
-        axis.yaxis.set_minor_formatter(mpl.ticker.ScalarFormatter())
+        axis.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+        axis.yaxis.set_minor_formatter(mpl.ticker.FormatStrFormatter("%g"))
         axis.tick_params(which="both", labelsize=8)
         axis.grid(alpha=0.25, which="both")
     axes[0].set_ylabel("force RMSE on the validation set, meV/Å")

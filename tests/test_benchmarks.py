@@ -12,6 +12,9 @@ import ase
 import numpy as np
 import pytest
 
+from adatom import Calculator
+from toy import toy_potential
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -20,7 +23,7 @@ def benchmark_script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str]
     """Imports a script of the folder as it imports its neighbours: by its bare name."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     yield importlib.import_module
-    for name in ("outcome", "sets", "table"):
+    for name in ("accuracy", "outcome", "sets", "stability", "table"):
         sys.modules.pop(name, None)
 
 
@@ -89,3 +92,48 @@ def test_every_system_of_a_set_was_given_the_same_structures_and_the_same_time(b
         assert len({(r["minutes"], r["cutoff_A"], r["precision"]) for r in runs}) <= 1
         for r in runs:  # the last step may begin just before time is up
             assert r["cpu_seconds"] <= 60 * r["minutes"] * 1.05
+
+
+def chains(rng: np.random.Generator, stretched: float = 0.0) -> list[ase.Atoms]:
+    line = np.array([[0.0, 0.0, 0.0], [1.4, 0.0, 0.0], [2.0, 1.3, 0.0]])
+    line[2] += stretched
+    return [ase.Atoms("SiOH", line + rng.normal(scale=0.05, size=(3, 3))) for _ in range(3)]
+
+
+@pytest.mark.parametrize("stretched", [0.0, 2.5])  # the second reaches beyond the cutoff: the graph is made anew
+def test_replicas_in_one_batch_feel_what_each_feels_alone(benchmark_script, stretched):
+    potential, starts = toy_potential(cutoff=4.0).eval(), chains(np.random.default_rng(2), stretched)
+    replicas = benchmark_script("stability").Replicas(potential, starts, compiled=False)
+    for atoms in starts:
+        atoms.calc = Calculator(potential)
+    assert (replicas.rebuilds > 0) == (stretched > 0)
+    np.testing.assert_allclose(replicas.forces, np.concatenate([a.get_forces() for a in starts]), atol=1e-12)
+    np.testing.assert_allclose(replicas.energies, [a.get_potential_energy() for a in starts], atol=1e-12)
+
+
+def test_replicas_keep_their_energy_without_a_thermostat(benchmark_script):
+    stability = benchmark_script("stability")
+    replicas = stability.Replicas(toy_potential().eval(), chains(np.random.default_rng(3)), compiled=False)
+    stability.thermal(replicas, 300.0, seed=0)  # draws momenta
+    before = replicas.energies + replicas.kinetic()
+    step, swings = stability.free(replicas), []
+    for _ in range(200):
+        step()
+        swings.append(float((replicas.energies + replicas.kinetic() - before).abs().max()))
+    assert max(swings) < 0.05 * float(replicas.kinetic().mean())
+
+
+def test_a_bond_that_leaves_its_mean_fails_its_replica_alone_and_freezes_it(benchmark_script):
+    stability = benchmark_script("stability")
+    starts = chains(np.random.default_rng(4))
+    bonds = stability.Bonds.of(starts)
+    replicas = stability.Replicas(toy_potential().eval(), starts, compiled=False)
+    replicas.positions[3:6] = replicas.positions[3:6] * 1.5
+    bonds.look(replicas, 0.125)
+    assert bonds.failed_ps == [None, 0.125, None]
+    assert replicas.moving.tolist() == [True, False, True]
+    step = stability.thermal(replicas, 300.0, seed=1)
+    for _ in range(3):
+        step()
+    assert np.array_equal(replicas.positions[3:6], starts[1].positions)
+    assert not np.allclose(replicas.positions[:3], starts[0].positions, atol=1e-4)
