@@ -318,13 +318,11 @@ class MDProgress(AbstractContextManager["MDProgress"]):
 
 
 def _structure(path: Path, potential: Potential) -> ase.Atoms:
-    """Last structure of a file, checked; UnknownElementError names the file."""
-    import torch
-
+    """Last structure of a file, checked; UnknownElementError or ChargeError names the file."""
     from adatom.data.read import read
 
     atoms = read(path)[0][-1].atoms
-    potential.check_elements(torch.as_tensor(atoms.numbers, device=potential.references.device), where=str(path))
+    potential.check_atoms(atoms, where=str(path))
     return atoms
 
 

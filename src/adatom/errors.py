@@ -59,6 +59,10 @@ class UnknownElementError(AdatomError):
     """The potential was never trained on an element of this structure."""
 
 
+class ChargeError(AdatomError):
+    """Total charge or spin multiplicity is missing, or none that the potential was trained on."""
+
+
 class ModelFileError(AdatomError):
     """A model file is truncated, altered, of a later format, or not a model file at all."""
 

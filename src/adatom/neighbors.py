@@ -11,6 +11,7 @@ from adatom.elements import covalent_radius, symbol
 from adatom.errors import GeometryError
 from adatom.graph import Graph, pad_rows, reverse_edges
 
+NEUTRAL, SINGLET = 0.0, 1.0  # what a structure is that says nothing of charge and multiplicity
 CONTACT = 0.3  # two atoms closer than this times the sum of their covalent radii are on one spot
 
 
@@ -103,11 +104,20 @@ def _at(where: str | None, detail: str) -> str:
     return detail if where is None else f"{where}, {detail}"
 
 
+def given_charge_and_spin(atoms: ase.Atoms) -> tuple[float | None, float | None]:
+    """Total charge (e) and spin multiplicity as ``atoms.info`` gives them, None where it does not say.
+
+    Read from ``total_charge`` or ``charge``, and from ``multiplicity`` or ``spin``.
+    """
+    info = atoms.info
+    charge, spin = info.get("total_charge", info.get("charge")), info.get("multiplicity", info.get("spin"))
+    return None if charge is None else float(charge), None if spin is None else float(spin)
+
+
 def charge_and_spin(atoms: ase.Atoms) -> tuple[float, float]:
     """Total charge (e) and spin multiplicity from ``atoms.info``: 0 and 1 where it does not say."""
-    info = atoms.info
-    charge, spin = info.get("total_charge", info.get("charge", 0.0)), info.get("multiplicity", info.get("spin", 1.0))
-    return float(charge), float(spin)
+    charge, spin = given_charge_and_spin(atoms)
+    return NEUTRAL if charge is None else charge, SINGLET if spin is None else spin
 
 
 def graph_from_atoms(atoms: ase.Atoms, cutoff: float, dtype: torch.dtype = torch.float64) -> Graph:

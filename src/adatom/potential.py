@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import ase
 import torch
 from torch import Tensor, nn
 
 from adatom.elements import MAX_Z, symbols
-from adatom.errors import UnknownElementError
+from adatom.errors import ChargeError, ConfigError, UnknownElementError
 from adatom.graph import Graph, Results, sum_by_owner
 from adatom.models.base import Model, NetworkOutput
+from adatom.neighbors import NEUTRAL, SINGLET, given_charge_and_spin
 from adatom.priors.base import Prior
 
 Derivatives = Literal["gradient", "direct"]
@@ -91,6 +93,22 @@ class Potential(nn.Module):
                 remedy="use a potential trained on these elements, or train on data that holds them",
             )
 
+    def check_atoms(self, atoms: ase.Atoms, where: str | None = None) -> None:
+        """UnknownElementError or ChargeError when the potential was not made for this structure.
+
+        Charge and multiplicity are asked of networks that embed them. A structure that says nothing is neutral, a
+        singlet: an error where the training data held anything else.
+        """
+        numbers = torch.as_tensor(atoms.numbers, dtype=torch.int64, device=self.references.device)
+        self.check_elements(numbers, where)
+        network, config = self.network, self.network.config
+        charge, spin = given_charge_and_spin(atoms)
+        where = atoms.get_chemical_formula() if where is None else where
+        if network.embeds_charge:
+            _check_trained("total charge", "total_charge", charge, config.charges, NEUTRAL, where)
+        if network.embeds_spin:
+            _check_trained("spin multiplicity", "multiplicity", spin, config.spins, SINGLET, where)
+
     def forward(self, graph: Graph, forces: bool = True, stress: bool = False) -> Results:
         """Energy, forces and stress of a batch; what is not asked for comes back as NaN.
 
@@ -146,13 +164,46 @@ class Potential(nn.Module):
 
     def _direct(self, graph: Graph, forces: bool, stress: bool) -> Results:
         output: NetworkOutput = self.network(graph)
-        assert output.forces is not None, f"{type(self.network).__name__} has no direct head"
+        if output.forces is None:
+            raise ConfigError(
+                f"{type(self.network).__name__} has no direct head",
+                where="model.derivatives",
+                wanted="a network that gives forces",
+                got="energies alone",
+                remedy="set derivatives to gradient, and schedule to single",
+            )
         return Results(
             self._totals(graph, output),
             output.forces.to(torch.float64) * self.scale if forces else torch.full_like(graph.positions, torch.nan),
             _where_volume(output.stress.to(torch.float64) * self.scale, graph)
             if stress and output.stress is not None
             else torch.full_like(graph.cell, torch.nan),
+        )
+
+
+def _check_trained(
+    what: str, key: str, value: float | None, trained: tuple[float, float] | None, default: float, where: str
+) -> None:
+    """ChargeError for a charge or multiplicity that is missing or outside of the trained range."""
+    low, high = trained or (default, default)
+    if value is None and low == high == default:
+        return
+    if value is None:
+        raise ChargeError(
+            f"this potential was trained with {what}, and the structure does not give it",
+            where=where,
+            wanted=f"a {what} from {low:g} to {high:g}",
+            got="none",
+            remedy=f"set atoms.info['{key}'], or {key}=... in the second line of the extended XYZ file",
+        )
+    if not low <= value <= high:
+        known = f"{what} from {low:g} to {high:g}" if trained else f"data that say nothing of the {what}: {default:g}"
+        raise ChargeError(
+            f"this potential was not trained on a {what} of {value:g}",
+            where=where,
+            wanted=known,
+            got=f"{value:g}",
+            remedy="use a potential trained on such systems, or train on data that hold them",
         )
 
 

@@ -88,6 +88,34 @@ def consistency(structures: Sequence[Structure], used: Collection[str] = LABELS)
     return sorted(found, key=lambda finding: order[finding.severity])
 
 
+def unseen(structures: Sequence[Structure], seen: Collection[str]) -> list[Finding]:
+    """Warnings on charges and multiplicities, given what a network sees of them.
+
+    Several of them in the data of a network that sees none look like contradicting labels to it; structures that say
+    nothing beside others that do are taken for neutral singlets.
+
+    Parameters
+    ----------
+    seen
+        Of ``"charge"`` and ``"spin"``.
+    """
+    found = []
+    usual = {"charge": ("total charge", "total_charge", 0.0), "spin": ("multiplicity", "multiplicity", 1.0)}
+    for name, (what, key, default) in usual.items():
+        silent = [k for k, s in enumerate(structures) if key not in s.atoms.info]
+        values = sorted({float(s.atoms.info.get(key, default)) for s in structures})
+        told = ", ".join(f"{value:g}" for value in values[:8])
+        if len(values) > 1 and name not in seen:
+            message = f"the data hold structures of {what} {told}, and this model does not see it"
+            remedy = f"choose a model that does (adatom models), or train on one {what} alone"
+            found.append(Finding(f"unseen {name}", "warning", _files(structures), message, remedy))
+        if name in seen and 0 < len(silent) < len(structures):
+            message = f"{len(silent)} structures do not give their {what}, and are taken for {default:g}"
+            remedy = f"give {key} in every structure, as the others do"
+            found.append(Finding(f"missing {name}", "warning", _list(structures, silent), message, remedy))
+    return found
+
+
 def _idle(finding: Finding, used: Collection[str]) -> bool:
     """Whether a finding speaks of a label that is not used."""
     return any(label in finding.kind for label in LABELS if label not in used)

@@ -57,6 +57,10 @@ class ModelConfig(Config):
         unknown = {name for name, value in self if value is None}
         return self.model_copy(update={name: fact for name, fact in facts._asdict().items() if name in unknown})
 
+    def with_derivatives(self, derivatives: Literal["gradient", "direct"]) -> Self:
+        """The same network with forces made in this way; ValidationError where this form does not offer it."""
+        return type(self).model_validate(self.model_dump() | {"derivatives": derivatives})
+
 
 class Claims(NamedTuple):
     """What an architecture promises; ``adatom verify`` measures each, and a claim that does not hold fails."""

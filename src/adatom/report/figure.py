@@ -100,6 +100,19 @@ def reference_line(y: float) -> Json:
     return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": style, "layer": "below"}
 
 
+def border_lines(borders: Iterable[tuple[float, str]]) -> Json:
+    """Parts of a layout that draw a named vertical line where each stage begins; none for no borders."""
+    style = {"color": "@muted", "width": 1, "dash": "dash"}
+    lines, names = [], []
+    for x, name in borders:
+        lines.append({"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": style})
+        names.append({
+            "text": html.escape(name), "x": x, "yref": "paper", "y": 1, "xanchor": "left", "yanchor": "top",
+            "showarrow": False, "font": {"size": 11, "color": "@muted"},
+        })  # fmt: skip
+    return {"shapes": lines, "annotations": names} if lines else {}
+
+
 def plain(values: np.ndarray, digits: int = 6) -> list[float | None]:
     """JSON numbers with as many digits as a plot can show; None where a value is not finite."""
     return [float(f"{v:.{digits}g}") if math.isfinite(v) else None for v in values.tolist()]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from adatom.report.figure import Figure, Json, axis, joined, layout, line, positive, thin
+from adatom.report.figure import Figure, Json, axis, border_lines, joined, layout, line, positive, thin
 from adatom.report.format import number
 from adatom.report.load import Columns, History
 
@@ -22,7 +24,8 @@ def learning_figures(history: History) -> list[Figure]:
     """One figure per quantity that the log holds; curves with no value are left out."""
     figures = [_error(history, *quantity) for quantity in _QUANTITIES]
     figures += [_loss(history), _rate(history), _throughput(history)]
-    return [figure for figure in figures if figure.data]
+    borders = border_lines(history.borders)
+    return [replace(figure, layout=figure.layout | borders) for figure in figures if figure.data]
 
 
 def _error(history: History, quantity: str, title: str, unit: str, suffix: str) -> Figure:
@@ -32,9 +35,9 @@ def _error(history: History, quantity: str, title: str, unit: str, suffix: str) 
         *_curve(history.valid, rmse, VALID_RMSE, "@blue", 1.3, "dot"),
         *_curve(history.valid, mae, VALID, "@blue", 2.0),
     ]
-    best = _finite(history.valid, rmse)
+    best = _finite(_last_stage(history), rmse)
     note = f"best validation RMSE {number(float(best.min()))} {unit}" if best.size else ""
-    shown = joined([_finite(history.steps, mae), _finite(history.valid, mae), best])
+    shown = joined([_finite(history.steps, mae), _finite(history.valid, mae), _finite(history.valid, rmse)])
     return Figure(f"learning-{quantity}", title, note, curves, layout(axis("step"), axis(unit, log_over=shown)))
 
 
@@ -62,6 +65,12 @@ def _throughput(history: History) -> Figure:
     note = f"median {number(float(np.median(speed)))} structures/s" if speed.size else ""
     y = axis("structures/s") | {"rangemode": "tozero"}
     return Figure("learning-speed", "Throughput", note, curves, layout(axis("step"), y))
+
+
+def _last_stage(history: History) -> Columns:
+    """Validations of the last stage: the model is one of these."""
+    table, begin = history.valid, max((step for step, _ in history.borders), default=0.0)
+    return {name: values[table["step"] > begin] for name, values in table.items()} if history.borders else table
 
 
 def _curve(table: Columns, key: str, name: str, color: str, width: float, dash: str = "solid") -> list[Json]:

@@ -22,6 +22,7 @@ class History:
     steps: Columns
     valid: Columns
     end: Record
+    borders: tuple[tuple[float, str], ...] = ()  # first step and name of every stage but the first
 
 
 @dataclass(frozen=True)
@@ -167,18 +168,21 @@ def _history(path: Path) -> History | None:
         return None
     start = end = Record({}, path.name)
     kept: dict[str, list[Record]] = {"step": [], "valid": []}
+    borders: dict[float, str] = {}
     for line in read_lines(path):
         kind = line.text("kind")
         if kind == "start":
             start = line
         elif kind == "end":
             end = line
+        elif kind == "stage":
+            borders[line.real("step") or 0.0] = line.text("stage")
         elif kind in kept:
             series, now = kept[kind], line.real("step")
             while series and now is not None and (series[-1].real("step") or 0.0) >= now:
                 series.pop()
             series.append(line)
-    return History(start, columns(kept["step"]), columns(kept["valid"]), end)
+    return History(start, columns(kept["step"]), columns(kept["valid"]), end, tuple(sorted(borders.items())))
 
 
 def _data_sheet(path: Path) -> DataSheet | None:

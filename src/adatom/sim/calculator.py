@@ -16,7 +16,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from adatom.errors import AdatomError, ConfigError
 from adatom.graph import Graph
 from adatom.model_file import load
-from adatom.neighbors import charge_and_spin
+from adatom.neighbors import given_charge_and_spin
 from adatom.potential import Potential
 from adatom.sim.skin import SkinList
 
@@ -66,7 +66,7 @@ class Calculator(AseCalculator):  # type: ignore[misc]
         if skin < 0:
             raise ConfigError("the skin of a neighbour list is a length", wanted="0 Å or more", got=f"{skin} Å")
         self.neighbors = SkinList(own.cutoff, skin, place)
-        self._known: np.ndarray | None = None  # numbers found to be known elements
+        self._known: tuple[object, ...] = ()  # what was found to be of the potential's kind
         self._expected: set[str] = {"forces"}  # asked for at the geometry before
 
     def expect(self, *properties: str) -> None:
@@ -86,7 +86,7 @@ class Calculator(AseCalculator):  # type: ignore[misc]
             "numbers": np.array_equal(last.numbers, atoms.numbers),
             "cell": np.array_equal(last.cell.array, atoms.cell.array),
             "pbc": np.array_equal(last.pbc, atoms.pbc),
-            "initial_charges": charge_and_spin(last) == charge_and_spin(atoms),
+            "initial_charges": given_charge_and_spin(last) == given_charge_and_spin(atoms),
         }
         return [name for name, equal in same.items() if not equal]
 
@@ -104,11 +104,14 @@ class Calculator(AseCalculator):  # type: ignore[misc]
         properties: list[str] | tuple[str, ...] = ("energy",),
         system_changes: list[str] = all_changes,
     ) -> None:
-        """Fill ``results``; UnknownElementError before any work, StressError where there is no volume."""
+        """Fill ``results``.
+
+        UnknownElementError and ChargeError before any work, StressError where there is no volume.
+        """
         super().calculate(atoms, properties, system_changes)
         system: ase.Atoms = self.atoms
         wanted = set(properties)
-        self._check_elements(system.numbers)
+        self._check(system)
         if "stress" in wanted:
             require_volume(system)
         if system_changes:
@@ -127,10 +130,12 @@ class Calculator(AseCalculator):  # type: ignore[misc]
             with torch.no_grad():
                 self.results["energies"] = self.potential.atomic_energies(graph).cpu().numpy()
 
-    def _check_elements(self, numbers: np.ndarray) -> None:
-        if self._known is None or not np.array_equal(numbers, self._known):
-            self.potential.check_elements(torch.from_numpy(numbers.astype(np.int64)))
-            self._known = numbers.copy()
+    def _check(self, system: ase.Atoms) -> None:
+        """Elements, charge and multiplicity, each time that they are others."""
+        kind = (system.numbers.tobytes(), given_charge_and_spin(system))
+        if kind != self._known:
+            self.potential.check_atoms(system)
+            self._known = kind
 
     def _predict(self, graph: Graph, forces: bool, stress: bool) -> None:
         predicted = self.potential(graph, forces=forces, stress=stress)

@@ -15,6 +15,7 @@ import torch
 
 from adatom.errors import DataError
 from adatom.models.base import Claims
+from adatom.neighbors import NEUTRAL, SINGLET
 from adatom.potential import Potential
 from adatom.testing import dynamics, physics, smoothness, symmetry
 from adatom.testing.bench import Bench, Measured, prepare
@@ -217,7 +218,18 @@ def gather(potential: Potential, structures: Sequence[ase.Atoms] | None, seed: i
             got=f"{min(map(len, structures))} atoms and more",
             remedy="give a smaller cell, or none: structures are then made from the elements",
         )
+    for sample in given:
+        potential.check_atoms(sample.atoms, where=sample.name)
     if given:
         elements = sorted({int(z) for sample in given for z in sample.atoms.numbers})
-        potential.check_elements(torch.tensor(elements, device=potential.references.device))
-    return given + generate(elements, Spacing.of(potential.card), seed)
+    made = generate(elements, Spacing.of(potential.card), seed)
+    for sample in made:
+        sample.atoms.info |= _trained_info(potential)
+    return given + made
+
+
+def _trained_info(potential: Potential) -> dict[str, float]:
+    """Charge and multiplicity for generated structures: neutral singlets, else what in training came nearest."""
+    config = potential.network.config
+    wanted = {"total_charge": (config.charges, NEUTRAL), "multiplicity": (config.spins, SINGLET)}
+    return {key: min(max(usual, trained[0]), trained[1]) for key, (trained, usual) in wanted.items() if trained}

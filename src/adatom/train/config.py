@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from adatom.config import Config
 from adatom.data.dataset import Budget
@@ -43,6 +51,23 @@ class Limits(Config):
         return self
 
 
+class StageConfig(Config):
+    """What one stage of two does in its own way; None: see ``stages_of``."""
+
+    lr: PositiveFloat | None = None
+    final_lr: float | None = Field(None, gt=0.0, le=1.0, description="fraction of lr at the end of the stage")
+    warmup_steps: NonNegativeInt | None = None
+    loss: LossConfig | None = None
+
+
+class StagesConfig(Config):
+    """The two stages of ``schedule: direct-then-conservative``."""
+
+    share: float = Field(0.6, gt=0.0, lt=1.0, description="of every limit, spent on the direct head")
+    direct: StageConfig = StageConfig()
+    conservative: StageConfig = StageConfig()
+
+
 class TrainConfig(Config):
     """One training run; ``adatom train`` reads it from YAML."""
 
@@ -52,6 +77,10 @@ class TrainConfig(Config):
     priors: tuple[ZBLConfig, ...] = (ZBLConfig(),)
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: Literal["single", "direct-then-conservative"] = Field(
+        "single", description="direct-then-conservative: train a direct head, swap it for the gradient, fine-tune"
+    )
+    stages: StagesConfig = StagesConfig()
     batch: Budget = Budget(atoms=32)
     limits: Limits = Limits(epochs=200)
     validate_every: PositiveInt = Field(1, description="epochs between validations")
@@ -74,6 +103,26 @@ class TrainConfig(Config):
         if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
             raise ValueError("the name of a run is that of its folder: a plain one, without / and not . or ..")
         return name
+
+    @model_validator(mode="after")
+    def _two_stages(self) -> TrainConfig:
+        """Two stages need a network with both kinds of forces; settings of stages need stages."""
+        if self.schedule == "single":
+            if self.stages != StagesConfig():
+                raise ValueError("stages are those of schedule: direct-then-conservative, and schedule is single")
+            return self
+        try:
+            for derivatives in ("direct", "gradient"):
+                self.model.with_derivatives(derivatives)  # type: ignore[arg-type]  # mypy widens the words of the tuple
+        except ValidationError as error:
+            which = f"{self.model.architecture} of the form {self.model.form}"
+            raise ValueError(
+                f"schedule {self.schedule} needs a network with a direct head and one without, and {which} has no "
+                f"{derivatives} forces: set schedule to single, or choose another form"
+            ) from error
+        if self.model.derivatives == "direct":
+            raise ValueError(f"schedule {self.schedule} ends with the gradient: leave model.derivatives out")
+        return self
 
     @property
     def keep_best(self) -> bool:

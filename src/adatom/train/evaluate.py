@@ -71,11 +71,11 @@ def errors_table(metrics: dict[str, Any]) -> Table:
 def predict(potential: Potential, dataset: Dataset, budget: Budget, device: torch.device | str = "cpu") -> Predictions:
     """Run a potential over a data set, each structure with the labels it has.
 
-    UnknownElementError names the first structure with an element the potential does not know, before any is computed.
+    UnknownElementError or ChargeError names the first structure that the potential was not made for, before any is
+    computed.
     """
-    known = potential.references.device
-    for graph, name in zip(dataset.graphs, dataset.names, strict=True):
-        potential.check_elements(graph.numbers.to(known), where=name)
+    for structure in dataset.structures:
+        potential.check_atoms(structure.atoms, where=structure.name)
     stress = any(bool(torch.isfinite(label.stress).any()) for label in dataset.labels)
     was_training = potential.training
     potential.eval()

@@ -24,6 +24,7 @@ from adatom.train.evaluate import predict
 from adatom.train.loss import loss
 from adatom.train.optimize import RunningAverage, Schedule, make_optimizer
 from adatom.train.progress import Progress
+from adatom.train.stages import Stage, stages_of, swapped
 
 LOG = "log.jsonl"
 SHOW_SECONDS = 0.5  # least time between two step records
@@ -40,6 +41,9 @@ class State:
     best_loss: float = math.inf
     best_step: int = 0
     stale: int = 0  # validations since the best
+    stage: int = 0  # which of the stages
+    stage_step: int = 0  # first step of this stage
+    stage_start: float = 0.0  # fraction of the limits that was spent before this stage
     schedule: dict[str, float] = field(default_factory=dict)
 
 
@@ -73,10 +77,10 @@ def progress_of(limits: Limits, state: State, epochs: float) -> float:
 
 
 class Trainer:
-    """Fits a potential to a training set; ``run`` receives log and checkpoints.
+    """Fits a potential to a training set, stage after stage; ``run`` receives log and checkpoints.
 
-    After ``fit`` the potential carries the averaged weights: the last ones, or those of the lowest validation loss,
-    as ``config.keep_best`` says.
+    ``potential`` is that of the stage in hand, to begin with the first. After ``fit`` it is that of the last one and
+    carries the averaged weights: the last ones, or those of the lowest validation loss, as ``config.keep_best`` says.
     """
 
     def __init__(
@@ -92,27 +96,52 @@ class Trainer:
         self.config, self.run, self.fabric = config, run, fabric
         self.identity = identity  # what must be the same when the run goes on
         self.train_set, self.valid_set = train_set, valid_set
-        self.potential = potential
-        optimizer = make_optimizer(config.optimizer, potential.parameters())
-        self.module, self.optimizer = fabric.setup(potential, optimizer)
-        self.average = RunningAverage(potential.parameters(), config.optimizer.ema)
-        self.best: list[Tensor] = [t.clone() for t in self.average.average]
-        self.schedule = Schedule(config.optimizer)
+        self.stages = stages_of(config)
         self.state = State()
+        self._take(potential)
+
+    def _take(self, potential: Potential) -> None:
+        """Optimiser, schedule and averages of a stage, all anew, for its potential."""
+        self.potential, stage = potential, self.stage
+        optimizer = make_optimizer(stage.optimizer, potential.parameters())
+        self.module, self.optimizer = self.fabric.setup(potential, optimizer)
+        self.average = RunningAverage(potential.parameters(), stage.optimizer.ema)
+        self.best: list[Tensor] = [t.clone() for t in self.average.average]
+        self.schedule = Schedule(stage.optimizer)
+
+    @property
+    def stage(self) -> Stage:
+        """The stage in hand."""
+        return self.stages[self.state.stage]
 
     def resume(self) -> None:
         """Go on from the checkpoint of this run folder; CheckpointError when it is of other data or settings."""
         path = self.run / checkpoint.CHECKPOINT
         saved = checkpoint.read(path)
         checkpoint.same_run(saved.state.pop("run", {}), self.identity, path)
-        checkpoint.scatter(saved, self.potential.network, self._averages(), self.optimizer.optimizer)
         self.state = State(**saved.state)
+        if self.state.stage > 0:
+            self._take(swapped(self.potential, self.stage.model))
+        checkpoint.scatter(saved, self.potential.network, self._averages(), self.optimizer.optimizer)
         self.schedule.restore(self.state.schedule)
 
     def fit(self, display: Progress) -> str:
         """Train until a limit is reached; returns which one."""
         clock = Clock(self.config.limits, self.state.seconds)
         self._saved = time.monotonic()
+        while True:
+            reason = self._fit_stage(clock, display)
+            if self.config.keep_best and self.valid_set is not None:
+                self.average.average = self.best
+            self.average.write(self.average.average)
+            if self.state.stage + 1 == len(self.stages):
+                break
+            self._next_stage(reason)
+        self.log({"kind": "end", "seconds": self.state.seconds, "reason": reason, "best_step": self.state.best_step})
+        return reason
+
+    def _fit_stage(self, clock: Clock, display: Progress) -> str:
+        """Epochs until this stage is over; returns why."""
         reason = ""
         while not reason:
             reason = self._epoch(clock, display)
@@ -123,11 +152,22 @@ class Trainer:
                     reason = f"no improvement in {patience} validations"
             if reason or self._overdue():
                 self.save()
-        if self.config.keep_best and self.valid_set is not None:
-            self.average.average = self.best
-        self.average.write(self.average.average)
-        self.log({"kind": "end", "seconds": self.state.seconds, "reason": reason, "best_step": self.state.best_step})
         return reason
+
+    def _next_stage(self, reason: str) -> None:
+        """Swap the network for that of the next stage; it starts with the weights this one leaves."""
+        before, state = self.stage.name, self.state
+        spent, _ = self._spent(state.epoch + state.batch / len(self._plan()))
+        self.state = State(
+            step=state.step, epoch=state.epoch, batch=state.batch, seconds=state.seconds,
+            stage=state.stage + 1, stage_step=state.step, stage_start=spent, best_step=state.step,
+        )  # fmt: skip
+        self._take(swapped(self.potential, self.stage.model))
+        self.log({
+            "kind": "stage", "stage": self.stage.name, "after": before, "reason": reason, "step": state.step,
+            "epoch": state.epoch, "seconds": state.seconds,
+        })  # fmt: skip
+        self.save()
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -152,34 +192,40 @@ class Trainer:
     def _overdue(self) -> bool:
         return time.monotonic() - self._saved > 60 * self.config.checkpoint_minutes
 
+    def _plan(self) -> list[list[int]]:
+        """Batches of this epoch for this process."""
+        plan = batches(self.train_set, self.config.batch, self.config.seed, self.state.epoch)
+        return _share(plan, self.fabric.global_rank, self.fabric.world_size)
+
+    def _spent(self, epochs: float) -> tuple[float, float]:
+        """Fractions of the limits, and of what they leave to this stage, that are used up."""
+        whole = self._agreed(progress_of(self.config.limits, self.state, epochs))
+        start, end = self.state.stage_start, self.stage.end
+        return whole, max(whole - start, 0.0) / max(end - start, 1e-12)
+
     def _epoch(self, clock: Clock, display: Progress) -> str:
         """One pass over the training set; the reason to stop, or nothing."""
-        config, state = self.config, self.state
-        plan = _share(
-            batches(self.train_set, config.batch, config.seed, state.epoch),
-            self.fabric.global_rank,
-            self.fabric.world_size,
-        )
+        state, plan = self.state, self._plan()
         self.module.train()
         tally = Tally(clock.seconds())
         while state.batch < len(plan):
             state.seconds = clock.seconds()
-            fraction = self._agreed(progress_of(config.limits, state, state.epoch + state.batch / len(plan)))
+            whole, fraction = self._spent(state.epoch + state.batch / len(plan))
             if fraction >= 1.0:
-                self._tell(tally, clock, fraction, display)
+                self._tell(tally, clock, whole, display)
                 return "limit reached"
-            tally.lr = self.schedule.lr(state.step, fraction)
+            tally.lr = self.schedule.lr(state.step - state.stage_step, fraction)
             tally.loss += self._step(plan[state.batch], tally.lr, fraction)
             tally.steps, tally.structures = tally.steps + 1, tally.structures + len(plan[state.batch])
             state.step, state.batch = state.step + 1, state.batch + 1
             if clock.seconds() - tally.start > SHOW_SECONDS or state.batch == len(plan):
-                self._tell(tally, clock, fraction, display)
+                self._tell(tally, clock, whole, display)
                 tally = Tally(clock.seconds())
             if state.batch < len(plan) and self._overdue():  # an epoch of a large set can last for hours
                 self.save()
         state.epoch, state.batch = state.epoch + 1, 0
         state.seconds = clock.seconds()
-        return "limit reached" if self._agreed(progress_of(config.limits, state, state.epoch)) >= 1.0 else ""
+        return "limit reached" if self._spent(state.epoch)[1] >= 1.0 else ""
 
     def _tell(self, tally: Tally, clock: Clock, fraction: float, display: Progress) -> None:
         """Log and show the steps since the last record, if there were any."""
@@ -190,31 +236,32 @@ class Trainer:
             "kind": "step", "step": self.state.step, "epoch": self.state.epoch, "lr": tally.lr,
             "loss": tally.loss / tally.steps, "seconds": now,
             "structures_per_s": tally.structures * self.fabric.world_size / max(now - tally.start, 1e-9),
+            **self._named(),
         }  # fmt: skip
         self.log(record)
         display.step(record, fraction)
 
     def _step(self, indices: list[int], lr: float, fraction: float) -> float:
         """One update; the loss."""
-        config = self.config
+        stage = self.stage
         graph, label = self.train_set.batch(indices)
         graph, label = graph.to(self.fabric.device), Results(*(t.to(self.fabric.device) for t in label))
-        weights = config.loss.weights(fraction)
+        weights = stage.loss.weights(fraction)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
         predicted = self.module(graph, forces=weights.forces > 0, stress=weights.stress > 0)
-        value = loss(config.loss, weights, graph, predicted, label)
+        value = loss(stage.loss, weights, graph, predicted, label)
         if self._any(not torch.isfinite(value.detach())):
             raise self._diverged(indices, float(value.detach()))
         self.fabric.backward(value)
         norm = self.fabric.clip_gradients(
-            self.module, self.optimizer, max_norm=config.optimizer.clip, error_if_nonfinite=False
+            self.module, self.optimizer, max_norm=stage.optimizer.clip, error_if_nonfinite=False
         )
         if self._any(norm is not None and not torch.isfinite(norm)):
             raise self._diverged(indices, math.nan if norm is None else float(norm))
         self.optimizer.step()
-        self.average.update(self.state.step)
+        self.average.update(self.state.step - self.state.stage_step)
         return float(value.detach())
 
     def _validate(self, display: Progress) -> None:
@@ -225,8 +272,8 @@ class Trainer:
         with self.average.applied():
             predictions = predict(self.potential, self.valid_set, self.config.batch, self.fabric.device)
             graph = _whole(self.valid_set)
-            weights = self.config.loss.weights(1.0)
-            value = float(loss(self.config.loss, weights, graph, predictions.predicted, predictions.label))
+            weights = self.stage.loss.weights(1.0)
+            value = float(loss(self.stage.loss, weights, graph, predictions.predicted, predictions.label))
         value = self._agreed(value)  # it decides on the best weights, the learning rate and the end
         self.schedule.observe(value)
         if value < state.best_loss:
@@ -236,10 +283,14 @@ class Trainer:
             state.stale += 1
         record = {
             "kind": "valid", "step": state.step, "epoch": state.epoch, "seconds": state.seconds, "loss": value,
-            **predictions.errors(),
+            **predictions.errors(), **self._named(),
         }  # fmt: skip
         self.log(record)
         display.valid(record)
+
+    def _named(self) -> dict[str, str]:
+        """What a record says of the stage it belongs to, where there are several."""
+        return {"stage": self.stage.name} if len(self.stages) > 1 else {}
 
     def _agreed(self, here: float) -> float:
         """The number of the first process: clocks and last digits differ, decisions must not."""

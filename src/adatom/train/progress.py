@@ -94,7 +94,7 @@ class Progress:
         head = Text.assemble((self.title, "bold"), "   validation", style="default")
         rate = self.latest.get("structures_per_s")
         foot = Text(
-            f"step {self.latest.get('step', 0)}"
+            " ".join(filter(None, [self.latest.get("stage"), f"step {self.latest.get('step', 0)}"]))
             + (
                 f"  training loss {self.latest['loss']:.4f}  lr {self.latest['lr']:.1e}"
                 if "loss" in self.latest

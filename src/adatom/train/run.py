@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from rich.text import Text
 
 from adatom import model_file
 from adatom.data.dataset import Dataset
-from adatom.data.doctor import Finding, consistency
+from adatom.data.doctor import Finding, consistency, unseen
 from adatom.data.read import Found, Structure, fingerprint, found_table, read, require
 from adatom.data.split import check_leaks, split
 from adatom.elements import number, symbol
@@ -39,6 +39,7 @@ from adatom.train.config import DataConfig, TrainConfig
 from adatom.train.evaluate import errors_table, predict
 from adatom.train.loop import LOG, Trainer
 from adatom.train.progress import Progress
+from adatom.train.stages import stages_of
 
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "green"}  # of findings
 
@@ -87,18 +88,19 @@ def train(
     fabric = Fabric(accelerator=accelerator, devices=config.devices, strategy="auto")
     fabric.launch()
     speaks = fabric.is_global_zero
-    sets = read_sets(config.data, config.loss.needed(), console if speaks else Console(quiet=True))
+    sets = read_sets(config.data, needed(config), console if speaks else Console(quiet=True))
     _require_validation(config, sets)
     cutoff = config.model.cutoff
     train_set = Dataset(sets.train, cutoff)
     valid_set = Dataset(sets.valid, cutoff) if sets.valid else None
     references = references_of(sets.train, config.data)
-    potential = make_potential(config, train_set, references)
+    resolved = config.model_copy(update={"model": config.model.completed(facts(train_set))})
+    potential = make_potential(resolved, train_set, references)
+    sets = _fitting(sets, potential, console if speaks else Console(quiet=True))
     potential.card |= {"data": _data_card(sets), "versions": _versions()}
-    resolved = config.model_copy(update={"model": potential.network.config})
     with disk(run):
         run.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(config, potential, train_set, valid_set, run, fabric, _identity(resolved, sets))
+    trainer = Trainer(resolved, potential, train_set, valid_set, run, fabric, _identity(resolved, sets))
     if resume:
         trainer.resume()
     else:
@@ -112,7 +114,7 @@ def train(
     with Progress(title, console=console if speaks else Console(quiet=True)) as display:
         trainer.fit(display)
     if speaks:
-        metrics = _finish(potential, config, sets, run, trainer.state.seconds, fabric.device)
+        metrics = _finish(trainer.potential, config, sets, run, trainer.state.seconds, fabric.device)
         console.print(errors_table(metrics))
         console.print(f"model   {run / 'model.adatom'}\nreport  {write_report(run)}", soft_wrap=True)
     fabric.barrier()
@@ -183,12 +185,31 @@ def read_sets(config: DataConfig, needed: set[str], console: Console) -> Sets:
             require(structures, needed)
     check_leaks(training + valid, test)
     findings = consistency(training, sorted(needed))
+    _show(findings, console)
+    console.print(f"{len(training)} structures to train on, {len(valid)} to validate, {len(test)} to test")
+    return Sets(training, valid, test, found, findings)
+
+
+def _show(findings: Sequence[Finding], console: Console) -> None:
+    """Print findings; DataError at the first that forbids training."""
     for finding in findings:
         console.print(Text.assemble((finding.severity, COLOURS[finding.severity]), f": {finding.message}"))
         if finding.severity == "error":
             raise DataError(finding.message, where=finding.where, remedy=finding.remedy)
-    console.print(f"{len(training)} structures to train on, {len(valid)} to validate, {len(test)} to test")
-    return Sets(training, valid, test, found, findings)
+
+
+def _fitting(sets: Sets, potential: Potential, console: Console) -> Sets:
+    """The same sets, with what is to be said of them beside this network.
+
+    UnknownElementError or ChargeError when a structure to validate or to test on is none that training prepares for.
+    """
+    network = potential.network
+    seen = {name for name, sees in (("charge", network.embeds_charge), ("spin", network.embeds_spin)) if sees}
+    findings = unseen(sets.train, seen)
+    _show(findings, console)
+    for structure in (*sets.valid, *sets.test):
+        potential.check_atoms(structure.atoms, where=structure.name)
+    return replace(sets, findings=[*sets.findings, *findings])
 
 
 def references_of(structures: Sequence[Structure], config: DataConfig) -> References:
@@ -202,8 +223,13 @@ def references_of(structures: Sequence[Structure], config: DataConfig) -> Refere
     )
 
 
+def needed(config: TrainConfig) -> set[str]:
+    """Labels that the loss of any stage asks of every structure."""
+    return set().union(*(stage.loss.needed() for stage in stages_of(config)))
+
+
 def make_potential(config: TrainConfig, dataset: Dataset, references: References) -> Potential:
-    """A fresh potential whose scales come from the training set."""
+    """A fresh potential for the first stage of a run, whose scales come from the training set."""
     sizes = scales(
         [s.atoms.numbers for s in dataset.structures],
         [s.energy for s in dataset.structures],
@@ -212,12 +238,12 @@ def make_potential(config: TrainConfig, dataset: Dataset, references: References
         references,
     )
     scale = next((s for s in (sizes.forces, sizes.energy) if np.isfinite(s) and s > 0), 1.0)
-    network_config = config.model.completed(facts(dataset))
-    network = MODELS[network_config.architecture](network_config)
+    model = stages_of(config)[0].model
+    network = MODELS[model.architecture](model)
     network.to(getattr(torch, config.precision))
     priors = tuple(PRIORS[p.name](p.model_dump()) for p in config.priors)
     card = {"min_distance_A": closest_pairs(dataset)}
-    return Potential(network, references.energies, scale, priors, network_config.derivatives, card)
+    return Potential(network, references.energies, scale, priors, model.derivatives, card)
 
 
 def facts(dataset: Dataset) -> Facts:
@@ -264,7 +290,12 @@ def _finish(
             with disk(path):
                 predictions.save(path)
     potential.card["errors"] = {part: metrics[part] for part in ("valid", "test") if part in metrics}
-    potential.card["training"] = {"seconds": seconds, "seed": config.seed, "loss": config.loss.model_dump(mode="json")}
+    potential.card["training"] = {
+        "seconds": seconds,
+        "seed": config.seed,
+        "loss": config.loss.model_dump(mode="json"),
+        "schedule": config.schedule,
+    }
     with disk(run / "model.adatom"):
         model_file.save(potential, run / "model.adatom")
     _write_json(run / "card.json", model_file.describe(potential))
@@ -291,6 +322,7 @@ def _start_record(config: TrainConfig, potential: Potential, fabric: Fabric) -> 
         "time": time.time(),
         "architecture": config.model.architecture,
         "size": config.model.size,
+        "schedule": config.schedule,
         "parameters": sum(p.numel() for p in potential.network.parameters()),
         "device": str(fabric.device),
         "processes": fabric.world_size,
