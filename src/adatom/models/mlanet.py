@@ -141,8 +141,8 @@ class DefaultBody(nn.Module):
         last = config.layers - 1
         self.layers = nn.ModuleList(DefaultLayer(config, first=t == 0, last=t == last) for t in range(config.layers))
         self.readouts = nn.ModuleList(Readout(config.channels, config.readout) for _ in range(config.layers))
-        direct = config.derivatives == "direct"
-        self.direct = DirectHeads(config.layers, HEAD, 3 * config.channels, config.channels) if direct else None
+        direct, l_seen = config.derivatives == "direct", min(HEAD, config.l_max)
+        self.direct = DirectHeads(config.layers, l_seen, 3 * config.channels, config.channels) if direct else None
 
     def forward(self, graph: Graph, species: Tensor, r: Tensor, y: Tensor) -> NetworkOutput:
         """Sum of what each layer's scalars say, relative to the atom without neighbours.
