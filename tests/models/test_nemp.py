@@ -141,6 +141,8 @@ def test_the_published_shift_moves_lone_atoms_by_its_value() -> None:
     potential = Potential(network, REFERENCES, scale=2.0).eval()
     energy = potential(graph(ase.Atoms("Si"), ase.Atoms("O"))).energy
     torch.testing.assert_close(energy, torch.tensor([REFERENCES[14] + 0.5, REFERENCES[8]]).double(), rtol=0, atol=1e-12)
+    assert not network.claims.grounded
+    assert made("default").network.claims.grounded
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -70,19 +70,21 @@ class Claims(NamedTuple):
     extensive: bool  # energy of parts far apart = sum of the parts; a supercell of n cells has n times the energy
     conservative: bool  # forces and stress are derivatives of the energy
     smooth: bool  # no jump as an atom crosses the cutoff
+    grounded: bool = True  # a lone atom has exactly its reference energy
 
 
 class Model(nn.Module, ABC):
     """Base of all architectures. ``config`` rebuilds the network; ``cutoff`` (Å) is the reach of its edges.
 
     ``embeds_charge`` and ``embeds_spin`` say whether total charge and multiplicity of a structure enter: a potential
-    that was trained with them then asks for them.
+    that was trained with them then asks for them. ``about`` says of each form in a line what it is good for.
     """
 
     Config: ClassVar[type[ModelConfig]]
     config: ModelConfig
     claims: Claims
     cutoff: float
+    about: ClassVar[dict[str, str]] = {}
     embeds_charge: bool = False
     embeds_spin: bool = False
 

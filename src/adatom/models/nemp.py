@@ -110,7 +110,8 @@ class NEMP(Model):
         self.config, self.cutoff = config, config.cutoff
         smooth = config.form == "default"  # the published one is continuous, but steeper than its cutoff function
         gradient = config.derivatives == "gradient"
-        self.claims = Claims("O(3)", "local", extensive=True, conservative=gradient, smooth=smooth)
+        # the published one also learns a shift of every element beside its reference energy
+        self.claims = Claims("O(3)", "local", True, conservative=gradient, smooth=smooth, grounded=smooth)
         self.body: DefaultBody | PaperBody = DefaultBody(config) if smooth else PaperBody(config)
 
     def forward(self, graph: Graph) -> NetworkOutput:

@@ -92,6 +92,10 @@ def _extensive(claims: Claims) -> bool:
     return claims.extensive
 
 
+def _grounded(claims: Claims) -> bool:
+    return claims.extensive and claims.grounded
+
+
 def _local(claims: Claims) -> bool:
     return claims.reach == "local"
 
@@ -128,7 +132,7 @@ SYMMETRIES = (
 PHYSICS = (
     Promise("repetition", "always", _always, 1e-12, "relative", symmetry.repetition),
     Promise("input untouched", "always", _always, 0.0, "fields", symmetry.input_untouched),
-    Promise("isolated atoms = references", "extensive", _extensive, 0.0, "eV", physics.isolated_atoms),
+    Promise("isolated atoms = references", "grounded", _grounded, 0.0, "eV", physics.isolated_atoms),
     Promise("far parts add up", "extensive", _extensive, EXACT, "relative", physics.far_parts),
     Promise("supercell = n cells", "extensive", _extensive, EXACT, "relative", physics.supercell),
     Promise("distant change unfelt", "reach local", _local, EXACT, "relative", physics.distant_change),
