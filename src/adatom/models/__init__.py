@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_args
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
 from adatom.config import typed, unknown_word
+from adatom.models.allscaip import AllScAIP
 from adatom.models.base import Model, ModelConfig
 from adatom.models.mlanet import MLANet
 from adatom.models.nemp import NEMP
@@ -17,6 +18,7 @@ from adatom.models.nemp import NEMP
 MODELS: dict[str, type[Model]] = {
     "mlanet": MLANet,
     "nemp": NEMP,
+    "allscaip": AllScAIP,
 }
 
 

@@ -1,6 +1,52 @@
-"""AllScAIP: attention among the neighbours of an atom, then among all atoms.
+"""AllScAIP: atoms attend to their neighbours, the neighbours to one another, and all atoms to all.
 
-Qu, Wood, Krishnapriyan, Ulissi, arXiv:2603.06567 (2026).
+Qu, Wood, Krishnapriyan, Ulissi, arXiv:2603.06567 (2026); the soft graph is that of R. Liu, arXiv:2602.04861.
+
+Which neighbours an atom sees is a smooth function of all distances (nn/softgraph.py): an edge fades by its rank among
+the neighbours of either end and by its length, and enters every attention with the weight
+
+    w_ij = exp(b(env)),   b(env) = -env^2 / (1 - env^2),   env = soft maximum of rank_i(j) / k, rank_j(i) / k, r / r_c
+
+The atom itself has weight 1 and is the token to which attention returns as neighbours leave. Four components:
+
+``Ne``  neighbourhood attention over the slots of an atom, softmax_b(q_a k_b / sqrt(D) + b(env_b)).
+``An``  angles in it: channels of degree l carry Y_lm, so that q k = sum_l P_l(cos theta_ab) sum_(c of l) q_c k_c.
+``No``  node attention among all atoms of a structure.
+``Si``  distances in the node attention: a bias log softplus(sum_n w_n sinc(omega_n r)), published form only.
+
+Two forms:
+
+``default``  sound. Slots are narrow, capacity stands on the atoms. A round of neighbourhood attention with the atom
+             as the query ends in bond orders (Steinhardt's, with learned weights) whose invariants update the atom:
+
+                 h_ij = SiLU RMS( U x_i + V x_j + R b(r_ij) )                        what i sees in slot j
+                 a_ij = w_ij e^(s h_ij) / (n e^c + sum_k w_ik e^(s h_ik))             attention; n e^c is the null token
+                 A_i  = sum_j a_ij (W h_ij) Y(r_ij)                                  bond orders, (L2, F)
+                 x_i <- x_i + W' SiLU( W'' [ A_00 || <f1 f2> || <f1 f2 f3> ] )       f = fields on the sphere from A
+
+             Products of bond orders hold every pair and triple of neighbours with their angles: <f1 f2> is a sum over
+             Legendre polynomials of all pairs. With ``An`` slots attend to one another as well. The energy is that
+             relative to the atom without neighbours: a lone atom has exactly its reference. Energies are invariant
+             under rotation and inversion unless ``symmetry: learned`` lets raw harmonics in. Total charge and
+             multiplicity enter where the training data give them.
+``paper``    as published: features of all slots in every layer, two attentions (edges from an atom, edges to it), raw
+             harmonics l <= 5 and bond orders l <= 9 averaged without weights. The energy depends on the orientation,
+             jumps by the bond orders as an edge enters, and with node attention is not extensive. It equals the
+             authors' code to 1e-10 (tests/against).
+
+Node attention and periodic boundaries. The published one runs over the atoms of the cell, not over its images, and
+(NeNo) knows no distances: n cells have the same softmax as one, so supercells agree exactly; a molecule in a large box
+feels every other atom of the box alike, however far. Si takes the distance to the nearest image, and supercells then
+differ. In the default form every pair weighs
+
+    W_ij = sum over images of (1 - (r_ij / R)^2)^3 for r_ij < R,
+    a_ij = W_ij e^(q_i k_j / sqrt(D)) / (n e^c + sum_k W_ik e^(q_i k_k / sqrt(D)))
+
+with R the node cutoff (twice the cutoff): a sum over all images, so that n cells are exactly n times one, and nothing
+beyond R, so that parts farther apart add up exactly.
+
+Shapes: S structures, N atoms, E edges, M neighbours (padded), C channels of an atom, F of a slot, H heads, D channels
+of a head, B radial functions, L2 = (l_max + 1)^2 harmonics; in the paper form H is the width of a slot, as there.
 """
 
 from __future__ import annotations
@@ -9,6 +55,7 @@ import math
 import re
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 from torch import Tensor, nn
@@ -16,12 +63,21 @@ from torch.nn.functional import gelu, silu, softplus
 
 from adatom.config import nearest
 from adatom.elements import MAX_Z
-from adatom.graph import Graph, edge_vectors, pad_rows, sum_by_owner
-from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput
-from adatom.nn.attention import LegendreEncoding, Pairs, kept, node_attention, slot_attention
-from adatom.nn.equivariant import Coupling, DegreeLinear, Linear
+from adatom.graph import Graph, edge_vectors, pad_rows
+from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput, stress_from_virials
+from adatom.nn.attention import (
+    AngularAttention,
+    FadingAttention,
+    LegendreEncoding,
+    Pairs,
+    kept,
+    node_attention,
+    slot_attention,
+)
+from adatom.nn.direct import DirectHeads
+from adatom.nn.equivariant import Linear, Readout
 from adatom.nn.exact import Exact
-from adatom.nn.images import Images, fading_sum, folded, images_within, nearest_distance
+from adatom.nn.images import Images, fading_sum, folded, images_within, nearest_distance, sinc
 from adatom.nn.radial import bessel
 from adatom.nn.slots import Slots, gather_neighbours, index_slots, pad_edges
 from adatom.nn.softgraph import (
@@ -29,19 +85,23 @@ from adatom.nn.softgraph import (
     RANK_WIDTH,
     distances_in_slots,
     fading_ranks,
-    flip_edges,
+    flip_slots,
     log_weight,
+    slot_bias,
     soft_envelope,
     soft_ranks,
+    with_self,
 )
+from adatom.nn.sphere import SphereProduct
 from adatom.nn.spherical import SphericalHarmonics, degrees
+from adatom.nn.transformer import FeedForward, MultiHead, NormHead
 
 Component = Literal["Ne", "An", "No", "Si"]
 COMPONENTS: tuple[Component, ...] = ("Ne", "An", "No", "Si")
 
 SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
-        "S": {"channels": 64, "layers": 2, "heads": 4, "slot_channels": 32, "neighbours": 24, "components": "NeAnNo"},
+        "S": {"channels": 64, "layers": 2, "heads": 4, "slot_channels": 32, "neighbours": 24, "components": "NeNo"},
         "M": {"channels": 128, "layers": 2, "heads": 8, "slot_channels": 64, "neighbours": 30, "components": "NeAnNo"},
         "L": {"channels": 256, "layers": 3, "heads": 8, "slot_channels": 96, "neighbours": 30, "components": "NeAnNo"},
     },
@@ -51,6 +111,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         "lg": {"channels": 1024, "layers": 8, "heads": 16, "neighbours": 30, "components": "NeNo", "cutoff": 6.0},
     },
 }
+ORDER = 3  # bond orders multiplied at most, default form
 PAPER_SIZE = {"S": "sm", "M": "md", "L": "lg"}
 
 
@@ -131,8 +192,6 @@ class AllScAIP(Model):
 
     Config = AllScAIPConfig
     config: AllScAIPConfig
-    embeds_charge = True
-    embeds_spin = True
 
     def __init__(self, config: AllScAIPConfig) -> None:
         super().__init__()
@@ -146,8 +205,11 @@ class AllScAIP(Model):
             extensive=not (published and node),
             conservative=config.derivatives == "gradient",
             smooth=not published,
+            grounded=not published,
         )
         self.body: DefaultBody | PaperBody = PaperBody(config) if published else DefaultBody(config)
+        self.embeds_charge = published or config.charges is not None
+        self.embeds_spin = published or config.spins is not None
 
     def forward(self, graph: Graph) -> NetworkOutput:
         """Contribution of each atom."""
@@ -190,8 +252,8 @@ class Neighbours(NamedTuple):
     """Geometry of one batch as every layer of the default form sees it; zero in empty slots."""
 
     slots: Slots
-    bias: Tensor  # (N, 1 + M)  logarithm of the weight, 0 for the atom itself, minus infinity in empty slots
-    fade: Tensor  # (N, M, 1)  weight
+    bias: Tensor  # (N, 1 + M)  logarithm of the weight; 0 for the atom itself, minus infinity in empty slots
+    weight: Tensor  # (N, M, 1)
     radial: Tensor  # (N, M, B)
     harmonics: Tensor  # (N, M, L2)
 
@@ -201,12 +263,16 @@ class DefaultBody(nn.Module):
 
     def __init__(self, config: AllScAIPConfig) -> None:
         super().__init__()
-        self.config = config
-        C = config.channels
+        self.config, C = config, config.channels
+        self.reach = config.node_cutoff or 2 * config.cutoff
         self.harmonics = SphericalHarmonics(config.l_max)
         self.species = nn.Embedding(MAX_Z + 1, C)
+        charged = config.charges is not None or config.spins is not None
+        self.state = State(C) if charged else None
         self.layers = nn.ModuleList(DefaultLayer(config) for _ in range(config.layers))
-        self.readouts = nn.ModuleList(Readout(C, config.readout) for _ in range(config.layers))
+        self.readout = Readout(C, config.readout)
+        direct = config.derivatives == "direct"
+        self.direct = DirectHeads(config.layers, config.l_max, config.slot_channels, C) if direct else None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -214,32 +280,35 @@ class DefaultBody(nn.Module):
         return self.species.weight.dtype
 
     def forward(self, graph: Graph, attended: Attended) -> NetworkOutput:
-        """Sum of what each layer's atoms say, relative to the atom without neighbours."""
-        neighbours = self._neighbours(attended)
-        pairs = self._pairs(graph)
+        """Energy relative to the neutral singlet atom without neighbours."""
+        neighbours, pairs = self._neighbours(attended), self._pairs(graph)
         species = self.species(graph.numbers)  # (N, C)
-        x, energy = species, torch.zeros_like(species[:, 0])
-        for layer, readout in zip(self.layers, self.readouts, strict=True):
-            x, _ = layer(x, neighbours, graph.table, pairs)
-            energy = energy + readout(x) - readout(species)
-        return NetworkOutput(energy, x)
+        x = species if self.state is None else species + self.state(graph, species)
+        seen = []
+        for layer in self.layers:
+            x, orders = layer(x, neighbours, graph.table, pairs)
+            seen.append((orders, x))
+        energy = self.readout(x) - self.readout(species)
+        if self.direct is None:
+            return NetworkOutput(energy, x)
+        forces, virials = self.direct(seen)
+        return NetworkOutput(energy, x, None, forces, stress_from_virials(virials, graph))
 
     def _neighbours(self, attended: Attended) -> Neighbours:
         config, slots = self.config, attended.slots
         weight = torch.exp(attended.bias).unsqueeze(1)
-        radial = bessel(attended.r, config.cutoff, config.radial) * config.cutoff**0.5
-        y = self.harmonics(attended.unit)
-        padded = pad_edges(torch.cat([attended.bias.unsqueeze(1), weight, radial, y], dim=1), slots)
-        bias, fade, radial, y = padded.split([1, 1, config.radial, y.shape[1]], dim=2)
-        bias = torch.where(slots.filled.squeeze(1) > 0, bias.squeeze(2), -torch.inf)
-        return Neighbours(slots, torch.nn.functional.pad(bias, (1, 0)), fade, radial, y)
+        radial = bessel(attended.r, config.cutoff, config.radial) * math.sqrt(config.cutoff)
+        columns = [attended.bias.unsqueeze(1), weight, radial, self.harmonics(attended.unit)]
+        bias, weight, radial, y = pad_edges(torch.cat(columns, dim=1), slots).split(
+            [c.shape[1] for c in columns], dim=2
+        )
+        return Neighbours(slots, slot_bias(bias, slots), weight, radial, y)
 
     def _pairs(self, graph: Graph) -> Pairs | None:
-        """Weights between all atoms, summed over images."""
+        """Weights of the node attention, summed over images."""
         if "No" not in self.config.components:
             return None
-        reach = self.config.node_cutoff or 2 * self.config.cutoff
-        images = images_within(graph.cell, graph.pbc, reach)
+        images, reach = images_within(graph.cell, graph.pbc, self.reach), self.reach
 
         def weights(here: Tensor, there: Tensor, present: Tensor, cell: Tensor) -> Tensor:
             return fading_sum(here, there, present, cell, images, reach).to(self.dtype).unsqueeze(1)
@@ -247,115 +316,71 @@ class DefaultBody(nn.Module):
         return kept(Pairs(weights, folded(graph.positions, graph.cell, graph.owner), (graph.cell,)), graph.table)
 
 
-class Readout(nn.Module):
-    """Energy from invariants: (N, C) -> (N,)."""
+class State(nn.Module):
+    """What total charge Q and multiplicity m of a structure do to its atoms, by element: (N, C).
 
-    def __init__(self, channels: int, width: int) -> None:
+    W silu(U [Q, m - 1]) * V e(Z): zero for neutral singlets, smooth between the trained values and linear beyond.
+    """
+
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.hidden, self.out = Linear(channels, width, bias=True), Linear(width, 1)
+        self.given, self.out, self.element = Linear(2, channels), Linear(channels, channels), Linear(channels, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """One hidden layer."""
-        energy: Tensor = self.out(silu(self.hidden(x)))
-        return energy.flatten()
+    def forward(self, graph: Graph, species: Tensor) -> Tensor:
+        """Added to the embedding of the elements."""
+        given = torch.stack([graph.charge, graph.spin - 1], dim=1).to(species.dtype)  # (S, 2)
+        state = self.out(silu(self.given(given))).index_select(0, graph.owner)
+        product: Tensor = state * self.element(species)
+        return product
 
 
 class DefaultLayer(nn.Module):
-    """One round."""
+    """One round: neighbourhood attention into bond orders, their products into the atom, then node attention."""
 
     def __init__(self, config: AllScAIPConfig) -> None:
         super().__init__()
-        C, F, H, B, l_max = config.channels, config.slot_channels, config.heads, config.radial, config.l_max
-        self.l_max, self.heads, self.mean_neighbours = l_max, H, config.mean_neighbours or 30.0
-        self.own, self.other, self.radial = Linear(C, F), Linear(C, F), Linear(B, F)
-        self.angular = SlotAttention(F, H, l_max) if "An" in config.components else None
-        self.logit, self.value = Linear(F, H), Linear(F, F)
+        C, F, H, l_max = config.channels, config.slot_channels, config.heads, config.l_max
+        self.heads = H
+        # of the neighbours in the list the soft graph keeps about k
+        self.typical = min(config.mean_neighbours or 30.0, float(config.neighbours))
+        self.ends, self.radial = Linear(C, 2 * F), Linear(config.radial, F)
+        self.raw = Linear((l_max + 1) ** 2, F) if config.symmetry == "learned" else None
+        self.angular = AngularAttention(F, H, l_max) if "An" in config.components else None
+        self.read = Linear(F, H + F)  # logits and values
         self.null = nn.Parameter(torch.zeros(H))
-        self.mix = DegreeLinear(l_max, F, F)
-        self.order = Coupling(l_max, l_max, F)
-        self.hidden, self.out = Linear(F + 3 * (l_max + 1) * F, C), Linear(C, C)
-        self.node = NodeAttention(config) if "No" in config.components else None
-        self.register_buffer("degree", torch.tensor(degrees(l_max)), persistent=False)
-
-    degree: Tensor  # (L2,)
+        self.product = SphereProduct(l_max, 0, F, F, order=ORDER)
+        self.hidden, self.out = Linear(ORDER * F, C), Linear(C, C)
+        # sum of W in uniform surroundings: 16/105 of the atoms within the node cutoff
+        company = 16 / 105 * ((config.node_cutoff or 2 * config.cutoff) / config.cutoff) ** 3
+        nodes = FadingAttention(C, H, company * (config.mean_neighbours or 30.0))
+        self.nodes = nodes if "No" in config.components else None
 
     def forward(self, x: Tensor, near: Neighbours, table: Tensor, pairs: Pairs | None) -> tuple[Tensor, Tensor]:
         """New features (N, C) and bond orders (N, L2, F)."""
-        h = self.own(x).unsqueeze(1) + gather_neighbours(self.other(x), near.slots) + self.radial(near.radial)
-        h = silu(h * torch.rsqrt(1 + h.square().mean(2, keepdim=True)))  # (N, M, F)
+        own, other = self.ends(x).chunk(2, dim=1)
+        h = own.unsqueeze(1) + gather_neighbours(other, near.slots) + self.radial(near.radial)  # (N, M, F)
+        if self.raw is not None:
+            h = h + self.raw(near.harmonics)
+        h = silu(h * torch.rsqrt(1 + h.square().mean(2, keepdim=True)))
         if self.angular is not None:
-            h = h + self.angular(h, near)
+            h = h + self.angular(h, near.harmonics, near.bias)
         orders = self._orders(h, near)
-        x = x + 0.5 * self.out(silu(self.hidden(self._invariants(orders))))
-        if self.node is not None and pairs is not None:
-            x = x + self.node(x, table, pairs)
+        products = torch.cat([orders[:, 0], self.product(orders).flatten(1)], dim=1)
+        x = x + 0.5 * self.out(silu(self.hidden(products)))
+        if self.nodes is not None and pairs is not None:
+            x = x + self.nodes(x, table, pairs)
         return x, orders
 
     def _orders(self, h: Tensor, near: Neighbours) -> Tensor:
-        """Bond orders: harmonics of the neighbours averaged with attention, (N, L2, F)."""
-        logits = self.logit(h)  # (N, M, H)
-        top = (logits * near.slots.filled.transpose(1, 2)).detach().amax(1, keepdim=True).clamp(min=0)
-        weights = near.fade * torch.exp(logits - top)
-        null = self.mean_neighbours * torch.exp(self.null.view(1, 1, -1) - top)
+        """Harmonics of the neighbours, summed with attention: (N, L2, F)."""
+        N, M, F = h.shape
+        logits, value = self.read(h).split([self.heads, F], dim=2)
+        top = (logits * near.slots.filled.transpose(1, 2)).detach().amax(1, keepdim=True).clamp(min=0)  # cancels
+        weights = near.weight * torch.exp(logits - top)  # (N, M, H)
+        null = self.typical * torch.exp(self.null.view(1, 1, -1) - top)
         weights = weights * (2 / (null + weights.sum(1, keepdim=True)))
-        N, M, F = h.shape
-        value = (self.value(h).view(N, M, self.heads, -1) * weights.unsqueeze(3)).view(N, M, F)
-        return 2.0 * torch.bmm(near.harmonics.transpose(1, 2), value)
-
-    def _invariants(self, a: Tensor) -> Tensor:
-        """Products of two, three and four bond orders, (N, F + 3 (l_max + 1) F)."""
-        mixed = self.mix(a)
-        pair = self.order(a, mixed)
-        products = torch.cat([a * mixed, pair * a, pair * pair], dim=2)  # (N, L2, 3 F)
-        sums = products.new_zeros(a.shape[0], self.l_max + 1, products.shape[2]).index_add(1, self.degree, products)
-        scale = torch.rsqrt(2 * torch.arange(self.l_max + 1, device=a.device, dtype=a.dtype) + 1).view(1, -1, 1)
-        return torch.cat([a[:, 0], (sums * scale).flatten(1)], dim=1)
-
-
-class SlotAttention(nn.Module):
-    """Neighbours of an atom attend to one another; angles enter through Legendre polynomials."""
-
-    def __init__(self, width: int, heads: int, l_max: int) -> None:
-        super().__init__()
-        self.heads = heads
-        depth = width // heads
-        spread = [depth // (l_max + 1)] * (l_max + 1)
-        spread[0] += depth - sum(spread)
-        self.encoding = LegendreEncoding(spread)
-        self.qkv, self.out = Linear(width, 3 * width), Linear(width, width)
-        self.null = nn.Parameter(torch.randn(heads, depth))
-
-    def forward(self, h: Tensor, near: Neighbours) -> Tensor:
-        """(N, M, F) -> (N, M, F)."""
-        N, M, F = h.shape
-        q, k, v = self.qkv(h).view(N, M, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (N, H, M, D)
-        directions = self.encoding.directions(near.harmonics)
-        q, k = self.encoding(q, directions), self.encoding(k, directions)
-        alone = torch.zeros_like(k[:, :, :1])
-        k, v = torch.cat([alone, k], dim=2), torch.cat([torch.zeros_like(v[:, :, :1]), v], dim=2)
-        seen = slot_attention(q, k, v, near.bias, self.training)
-        mixed: Tensor = self.out(seen.transpose(1, 2).reshape(N, M, F))
-        return mixed
-
-
-class NodeAttention(nn.Module):
-    """All atoms within the node cutoff."""
-
-    def __init__(self, config: AllScAIPConfig) -> None:
-        super().__init__()
-        C, self.heads = config.channels, config.heads
-        self.qkv, self.out = Linear(C, 3 * C), Linear(C, C)
-        self.null = nn.Parameter(torch.zeros(self.heads))
-        self.typical = math.log(config.mean_neighbours or 30.0)
-
-    def forward(self, x: Tensor, table: Tensor, pairs: Pairs) -> Tensor:
-        """(N, C) -> (N, C)."""
-        N, C = x.shape
-        size = torch.rsqrt(1 + x.square().mean(1, keepdim=True))
-        q, k, v = self.qkv(x * size).view(N, 3, self.heads, -1).unbind(1)
-        seen = node_attention(q, k, v, table, self.training, pairs, self.null + self.typical)
-        mixed: Tensor = self.out(seen.reshape(N, C))
-        return mixed
+        weighed = (value.reshape(N, M, self.heads, -1) * weights.unsqueeze(3)).view(N, M, F)
+        return torch.bmm(near.harmonics.transpose(1, 2), weighed)
 
 
 # --- paper form -------------------------------------------------------------------------------------------------------
@@ -393,8 +418,8 @@ class PaperBody(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
-        self.energy = PaperHead(H, 1)
-        self.forces = PaperHead(H, 3) if config.derivatives == "direct" else None
+        self.energy = NormHead(H, 1)
+        self.forces = NormHead(H, 3) if config.derivatives == "direct" else None
         self.register_buffer("degree", torch.tensor(degrees(ORDER_DEGREE)), persistent=False)
 
     degree: Tensor  # (100,)
@@ -410,9 +435,7 @@ class PaperBody(nn.Module):
         # the axes of the harmonics are (y, z, x) here, (x, y, z) in the published ones
         padded = pad_edges(torch.cat([attended.unit[:, [2, 0, 1]], attended.r.unsqueeze(1)], dim=1), slots)
         unit, r = with_self(padded).split([3, 1], dim=2)  # (N, 1 + M, 3): the atom itself has no direction
-        bias = pad_edges(attended.bias.unsqueeze(1), slots).squeeze(2)
-        bias = torch.where(slots.filled.squeeze(1) > 0, bias, -torch.inf)
-        bias = torch.nn.functional.pad(bias, (1, 0))
+        bias = slot_bias(pad_edges(attended.bias.unsqueeze(1), slots), slots)
         x = self._atoms(graph, unit, bias)  # (N, H)
         centres = torch.linspace(0.0, self.config.cutoff, GAUSSIANS, dtype=r.dtype, device=r.device)
         width = 2 * self.config.cutoff / (GAUSSIANS - 1)
@@ -443,7 +466,7 @@ class PaperBody(nn.Module):
         if self.encoding is not None:
             y = self.raw(unit)
             directions = self.encoding.directions(y)
-            flipped = self.encoding.directions(flip(y, slots))
+            flipped = self.encoding.directions(flip_slots(y, slots))
         if "Si" in self.config.components:
             images = images_within(graph.cell, graph.pbc, self.config.cutoff)
         places = folded(graph.positions, graph.cell, graph.owner).to(dtype)
@@ -456,34 +479,35 @@ class PaperBlock(nn.Module):
     def __init__(self, config: AllScAIPConfig) -> None:
         super().__init__()
         H = config.channels
-        self.out_attention, self.in_attention = PaperAttention(config), PaperAttention(config)
-        self.nodes = PaperAttention(config) if "No" in config.components else None
-        shape = (config.heads, FREQUENCIES)
-        self.radial = nn.Parameter(torch.full(shape, 1 / FREQUENCIES)) if "Si" in config.components else None
-        self.edge_network, self.node_network = PaperNetwork(H, config.layers), PaperNetwork(H, config.layers)
+        shape = (H, config.heads, 1 / config.layers)
+        self.out_attention, self.in_attention = MultiHead(*shape), MultiHead(*shape)
+        self.nodes = MultiHead(*shape) if "No" in config.components else None
+        radial = torch.full((config.heads, FREQUENCIES), 1 / FREQUENCIES)
+        self.radial = nn.Parameter(radial) if "Si" in config.components else None
+        self.edge_network, self.node_network = FeedForward(H, shape[2]), FeedForward(H, shape[2])
         # logarithmically spaced in single precision, as published
         low, high = math.log10(math.pi / 120), math.log10(math.pi / 0.25)
-        self.frequencies = Exact(torch.logspace(low, high, FREQUENCIES, dtype=torch.float64).numpy())
+        self.frequencies = Exact(np.logspace(low, high, FREQUENCIES))
         self.encoding = LegendreEncoding(legendre_channels(config)) if "An" in config.components else None
 
     def forward(self, h: Tensor, shell: Shell) -> Tensor:
         """(N, 1 + M, H) -> (N, 1 + M, H)."""
         h = h + self._among_slots(self.out_attention, h, shell.bias, shell.directions)
-        h = flip(h, shell.slots)
+        h = flip_slots(h, shell.slots)
         h = h + self._among_slots(self.in_attention, h, shell.bias, shell.flipped)
-        h = flip(h, shell.slots)
+        h = flip_slots(h, shell.slots)
         x = h[:, 0]
         if self.nodes is not None:
             x = x + self._among_atoms(self.nodes, x, shell)
         return torch.cat([self.node_network(x).unsqueeze(1), self.edge_network(h[:, 1:])], dim=1)
 
-    def _among_slots(self, attention: PaperAttention, h: Tensor, bias: Tensor, directions: Tensor | None) -> Tensor:
+    def _among_slots(self, attention: MultiHead, h: Tensor, bias: Tensor, directions: Tensor | None) -> Tensor:
         q, k, v = (t.transpose(1, 2) for t in attention.projected(h))  # (N, heads, 1 + M, D)
         if self.encoding is not None and directions is not None:
             q, k = self.encoding(q, directions), self.encoding(k, directions)
         return attention.joined(slot_attention(q, k, v, bias, self.training).transpose(1, 2))
 
-    def _among_atoms(self, attention: PaperAttention, x: Tensor, shell: Shell) -> Tensor:
+    def _among_atoms(self, attention: MultiHead, x: Tensor, shell: Shell) -> Tensor:
         q, k, v = attention.projected(x)  # (N, heads, D)
         pairs = None
         if self.radial is not None and shell.images is not None:
@@ -498,58 +522,6 @@ class PaperBlock(nn.Module):
         return attention.joined(node_attention(q, k, v, shell.table, self.training, pairs))
 
 
-class PaperAttention(nn.Module):
-    """Norm, projections and gain of one multi-head attention."""
-
-    def __init__(self, config: AllScAIPConfig) -> None:
-        super().__init__()
-        H, self.heads = config.channels, config.heads
-        self.norm = nn.RMSNorm(H)
-        self.q, self.k, self.v, self.out = (nn.Linear(H, H) for _ in range(4))
-        self.gain = nn.Parameter(torch.tensor(1 / config.layers))
-
-    def projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (..., heads, D) of (..., H)."""
-        x = self.norm(x)
-        q, k, v = (layer(x).unflatten(-1, (self.heads, -1)) for layer in (self.q, self.k, self.v))
-        return q, k, v
-
-    def joined(self, seen: Tensor) -> Tensor:
-        """What is added to the features: (..., heads, D) -> (..., H)."""
-        mixed: Tensor = self.gain * self.out(seen.flatten(-2))
-        return mixed
-
-
-class PaperNetwork(nn.Module):
-    """x + gain W2 GELU(W1 RMSNorm(x)), twice as wide inside."""
-
-    def __init__(self, width: int, layers: int) -> None:
-        super().__init__()
-        self.norm, self.up, self.down = nn.RMSNorm(width), nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-        self.gain = nn.Parameter(torch.tensor(1 / layers))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., H) -> (..., H)."""
-        added: Tensor = x + self.gain * self.down(gelu(self.up(self.norm(x))))
-        return added
-
-
-class PaperHead(nn.Module):
-    """Energy or force of each atom: (N, H) -> (N, 1 or 3)."""
-
-    def __init__(self, width: int, outputs: int) -> None:
-        super().__init__()
-        self.norm, self.up, self.down = nn.RMSNorm(width), nn.Linear(width, 2 * width), nn.Linear(2 * width, outputs)
-        for layer in (self.up, self.down):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """One hidden layer."""
-        output: Tensor = self.down(gelu(self.up(self.norm(x))))
-        return output
-
-
 def legendre_channels(config: AllScAIPConfig) -> tuple[int, ...]:
     """Channels of each degree in a head: 20, 10, 4, 10, 20 of 64 as published, in proportion otherwise."""
     if config.legendre is not None:
@@ -558,20 +530,3 @@ def legendre_channels(config: AllScAIPConfig) -> tuple[int, ...]:
     shares = [depth * share // 64 for share in (20, 10, 4, 10, 20)]
     shares[0] += depth - sum(shares)
     return tuple(shares)
-
-
-def with_self(padded: Tensor) -> Tensor:
-    """(N, M, F) -> (N, 1 + M, F), zero for the atom itself."""
-    return torch.nn.functional.pad(padded, (0, 0, 1, 0))
-
-
-def flip(h: Tensor, slots: Slots) -> Tensor:
-    """Slots of the edges from an atom as slots of the edges to it; slot 0 stays."""
-    return torch.cat([h[:, :1], flip_edges(h[:, 1:], slots)], dim=1)
-
-
-def sinc(x: Tensor) -> Tensor:
-    """sin(x) / x, with derivatives of any order at 0."""
-    apart = x.abs() > 1e-4
-    safe = torch.where(apart, x, 1.0)
-    return torch.where(apart, safe.sin() / safe, 1 - x * x / 6)

@@ -20,8 +20,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
+from adatom.nn.equivariant import Linear
 from adatom.nn.exact import Exact
 
 Way = Literal["plain", "tiles", "fused"]
@@ -66,14 +67,14 @@ def _fused_slots(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) ->
     """The bias as one more channel of the keys: fused kernels give no gradient of a mask."""
     one = q.new_zeros(8)  # kernels like multiples of eight
     one[0] = 1 / scale
-    more_k = torch.nn.functional.pad(bias.clamp(min=LOWEST).view(bias.shape[0], 1, -1, 1), (0, 7))
+    more_k = pad(bias.clamp(min=LOWEST).view(bias.shape[0], 1, -1, 1), (0, 7))
     q = torch.cat([q, one.expand(*q.shape[:3], 8)], dim=3)
     k = torch.cat([k, more_k.expand(*k.shape[:3], 8)], dim=3)
     return _fused(q, k, v, None, scale)
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    wide = torch.nn.functional.pad(v, (0, q.shape[3] - v.shape[3]))  # all three of one width, as kernels want them
+    wide = pad(v, (0, q.shape[3] - v.shape[3]))  # all three of one width, as kernels want them
     return scaled_dot_product_attention(q, k, wide, attn_mask=mask, scale=scale)[..., : v.shape[3]]
 
 
@@ -133,7 +134,7 @@ def node_attention(
     if chosen == "fused" and pairs is None and null is None:
         hidden = torch.where(table < atoms, 0.0, -torch.inf).to(q.dtype).view(structures, 1, 1, count)
         mask = None if bool((table < atoms).all()) else hidden.expand(-1, heads, count, -1)
-        return _unpad(_fused(*padded, mask, scale), table, atoms)
+        return _unpad(_fused(padded[0], padded[1], padded[2], mask, scale), table, atoms)
     places, present = _places(q.new_zeros(atoms, 3) if pairs is None else pairs.positions, table)
     bottom = q.new_full((heads,), LOWEST) if null is None else null
 
@@ -152,7 +153,7 @@ def node_attention(
 
     further = () if pairs is None else pairs.further
     if chosen == "plain" and pairs is not None and pairs.matrix is not None:
-        output = weighted(*padded, bottom, pairs.matrix)
+        output = weighted(padded[0], padded[1], padded[2], bottom, pairs.matrix)
     elif chosen == "plain":
         output = part(*padded, bottom, places, places, present, *further)
     else:
@@ -205,7 +206,10 @@ class LegendreEncoding(nn.Module):
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
-        source, harmonic, factor, first = [], [], [], 0
+        source: list[int] = []
+        harmonic: list[int] = []
+        factor: list[float] = []
+        first = 0
         for degree, count in enumerate(channels):
             for channel in range(first, first + count):
                 source += [channel] * (2 * degree + 1)
@@ -221,11 +225,67 @@ class LegendreEncoding(nn.Module):
 
     def directions(self, harmonics: Tensor) -> Tensor:
         """Factors of the expanded channels (N, 1, M, D') from harmonics (N, M, L2)."""
-        return (harmonics.index_select(2, self.harmonic) * self.factor(harmonics.dtype)).unsqueeze(1)
+        factor: Tensor = self.factor(harmonics.dtype)
+        return (harmonics.index_select(2, self.harmonic) * factor).unsqueeze(1)
 
     def forward(self, x: Tensor, directions: Tensor) -> Tensor:
         """(N, H, M, D) -> (N, H, M, D')."""
         return x.index_select(3, self.source) * directions
+
+
+class AngularAttention(nn.Module):
+    """Slots of an atom attend to one another, angles through Legendre polynomials; the atom itself is the null token.
+
+    Parameters
+    ----------
+    width
+        Channels of a slot, F.
+    heads
+        H; F / H channels are spread over the degrees 0 to ``l_max``.
+    """
+
+    def __init__(self, width: int, heads: int, l_max: int) -> None:
+        super().__init__()
+        self.heads, depth = heads, width // heads
+        spread = [depth // (l_max + 1)] * (l_max + 1)
+        spread[0] += depth - sum(spread)
+        self.encoding = LegendreEncoding(spread)
+        self.qkv, self.out = Linear(width, 3 * width), Linear(width, width)
+
+    def forward(self, h: Tensor, harmonics: Tensor, bias: Tensor) -> Tensor:
+        """What is added to the slots (N, M, F), from their harmonics (N, M, L2) and weights (N, 1 + M)."""
+        N, M, F = h.shape
+        q, k, v = self.qkv(h).view(N, M, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (N, H, M, D)
+        directions = self.encoding.directions(harmonics)
+        q, k = self.encoding(q, directions), self.encoding(k, directions)
+        k, v = pad(k, (0, 0, 1, 0)), pad(v, (0, 0, 1, 0))  # the atom itself: logit and value 0
+        seen = slot_attention(q, k, v, bias, self.training).transpose(1, 2)
+        mixed: Tensor = self.out(seen.reshape(N, M, F))
+        return mixed
+
+
+class FadingAttention(nn.Module):
+    """Node attention with weights between atoms and a null token; zero for an atom without company.
+
+    Parameters
+    ----------
+    typical
+        Sum of the weights of an atom in common surroundings: the weight of the null token to begin with.
+    """
+
+    def __init__(self, channels: int, heads: int, typical: float) -> None:
+        super().__init__()
+        self.heads, self.typical = heads, math.log(typical)
+        self.qkv, self.out = Linear(channels, 3 * channels), Linear(channels, channels)
+        self.null = nn.Parameter(torch.zeros(heads))
+
+    def forward(self, x: Tensor, table: Tensor, pairs: Pairs) -> Tensor:
+        """What is added to the atoms (N, C)."""
+        small = x * torch.rsqrt(1 + x.square().mean(1, keepdim=True))
+        q, k, v = self.qkv(small).view(x.shape[0], 3, self.heads, -1).unbind(1)
+        seen = node_attention(q, k, v, table, self.training, pairs, self.null + self.typical)
+        mixed: Tensor = self.out(seen.flatten(1))
+        return mixed
 
 
 # --- recomputation ----------------------------------------------------------------------------------------------------

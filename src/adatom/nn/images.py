@@ -22,7 +22,8 @@ class Images(NamedTuple):
 def images_within(cell: Tensor, pbc: Tensor, reach: float, beyond: int = 1) -> Images:
     """Translations that bring two atoms of the folded cell closer than ``reach`` (Å).
 
-    Their number along an axis is reach / height, rounded down, plus ``beyond``: folded atoms differ by less than a cell.
+    Their number along an axis is reach / height, rounded down, plus ``beyond``: folded atoms are less than a cell
+    apart.
     """
     heights = torch.linalg.pinv(cell).norm(dim=1)  # (S, 3) inverse heights, 0 along open directions
     most = torch.where(pbc, (reach * heights).floor() + beyond, 0.0)  # (S, 3)
@@ -72,6 +73,13 @@ def fading_sum(queries: Tensor, keys: Tensor, present: Tensor, cell: Tensor, ima
     x = (there + shift - here).square().sum(1) * (1 / (reach * reach))
     weight = (1 - x) ** 3
     return weight.new_zeros(S * T * K).index_add(0, (s * T + i) * K + j, weight).view(S, T, K)
+
+
+def sinc(x: Tensor) -> Tensor:
+    """sin(x) / x, with derivatives of any order at 0."""
+    apart = x.abs() > 1e-4
+    safe = torch.where(apart, x, 1.0)
+    return torch.where(apart, safe.sin() / safe, 1 - x * x / 6)
 
 
 def _translations(cell: Tensor, images: Images) -> Tensor:

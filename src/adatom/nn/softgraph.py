@@ -24,11 +24,12 @@ MORE = 20  # candidates beyond k among which the published form ranks
 
 
 def bump(x: Tensor) -> Tensor:
-    """Smooth step: sigmoid(x / (1 - (x/4)^2)) for |x| < 4, then 0 or 1; all derivatives are continuous."""
-    inside = x.abs() < BUMP_REACH
-    y = torch.where(inside, x, 0.0)
-    step = torch.sigmoid(y / (1 - (y * (1 / BUMP_REACH)) ** 2))
-    return torch.where(inside, step, (x > 0).to(x.dtype))
+    """Smooth step: sigmoid(x / (1 - (x/4)^2)) for |x| < 4, then 0 or 1; all derivatives are continuous.
+
+    From |x| = 3.99 on the sigmoid is 0 or 1 in double precision.
+    """
+    y = x.clamp(-0.9975 * BUMP_REACH, 0.9975 * BUMP_REACH)
+    return torch.sigmoid(y / (1 - y * y * (1 / BUMP_REACH**2)))
 
 
 def soft_ranks(r: Tensor, k: int) -> Tensor:
@@ -76,10 +77,11 @@ def soft_envelope(r: Tensor, ranks: Tensor, slots: Slots, reverse: Tensor, k: in
     slots, reverse
         Tables of all edges; every edge must have its reverse.
     """
-    own = ranks.flatten().index_select(0, slots.place)  # (E,)
-    other = own.index_select(0, reverse)
-    three = torch.stack([own / k, other / k, r / cutoff])
-    return MAXIMUM_WIDTH * torch.logsumexp(three / MAXIMUM_WIDTH, dim=0)
+    # ranks above 4 k are out anyway: bounded, the exponentials need no shift
+    outward = torch.exp(ranks.clamp(max=4.0 * k) * (1 / (k * MAXIMUM_WIDTH)))
+    own = outward.flatten().index_select(0, slots.place)  # (E,)
+    total = own + own.index_select(0, reverse) + torch.exp(r * (1 / (cutoff * MAXIMUM_WIDTH)))
+    return MAXIMUM_WIDTH * torch.log(total)
 
 
 def distances_in_slots(r: Tensor, slots: Slots) -> Tensor:
@@ -89,10 +91,9 @@ def distances_in_slots(r: Tensor, slots: Slots) -> Tensor:
 
 
 def log_weight(env: Tensor) -> Tensor:
-    """b(env) = -env^2 / (1 - env^2), the logarithm of an edge's weight: 0 at env = 0, minus infinity from 1 on."""
-    inside = env < 1
-    square = torch.where(inside, env, 0.0) ** 2
-    return torch.where(inside, -square / (1 - square), -torch.inf)
+    """b(env) = -env^2 / (1 - env^2), the logarithm of an edge's weight: 0 at env = 0, falling without end up to 1."""
+    square = env * env
+    return square / (square - 1)
 
 
 def flip_edges(values: Tensor, slots: Slots) -> Tensor:
@@ -102,6 +103,22 @@ def flip_edges(values: Tensor, slots: Slots) -> Tensor:
     """
     flipped: Tensor = _Flip.apply(values.flatten(0, 1), slots.opposite, slots.filled.view(-1, 1))
     return flipped.view(values.shape)
+
+
+def with_self(padded: Tensor) -> Tensor:
+    """(N, M, F) -> (N, 1 + M, F), zero for the atom itself."""
+    return torch.nn.functional.pad(padded, (0, 0, 1, 0))
+
+
+def slot_bias(bias: Tensor, slots: Slots) -> Tensor:
+    """Logarithms of the weights (N, M, 1) with the atom itself, (N, 1 + M): 0 there, minus infinity in empty slots."""
+    filled = slots.filled.squeeze(1) > 0
+    return torch.nn.functional.pad(torch.where(filled, bias.flatten(1), -torch.inf), (1, 0))
+
+
+def flip_slots(h: Tensor, slots: Slots) -> Tensor:
+    """Slots of the edges from an atom as slots of the edges to it; slot 0 stays."""
+    return torch.cat([h[:, :1], flip_edges(h[:, 1:], slots)], dim=1)
 
 
 class _Flip(torch.autograd.Function):
