@@ -90,7 +90,8 @@ class Replicas:
         return found.energy.detach(), found.forces.detach()
 
     def _compiled(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        compiled: Callable[[Tensor], tuple[Tensor, Tensor]] = torch.compile(make_fx(self._plain)(self.positions))
+        traced = make_fx(lambda positions: self._plain(positions))(self.positions)  # a bound method is not traced
+        compiled: Callable[[Tensor], tuple[Tensor, Tensor]] = torch.compile(traced)
         return compiled
 
     def per_atom(self, values: Tensor) -> Tensor:

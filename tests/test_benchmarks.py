@@ -137,3 +137,12 @@ def test_a_bond_that_leaves_its_mean_fails_its_replica_alone_and_freezes_it(benc
         step()
     assert np.array_equal(replicas.positions[3:6], starts[1].positions)
     assert not np.allclose(replicas.positions[:3], starts[0].positions, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_compiled_replicas_feel_the_forces_of_plain_ones(benchmark_script):
+    potential, starts = toy_potential().eval(), chains(np.random.default_rng(5))
+    replicas = benchmark_script("stability").Replicas(potential, starts, compiled=True)
+    replicas.positions = replicas.positions + 0.02
+    replicas.positions[4] += 0.1
+    assert replicas.check() < 1e-10
