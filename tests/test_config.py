@@ -85,7 +85,7 @@ def test_a_configuration_cannot_be_changed() -> None:
 def test_what_is_written_is_complete_and_reads_back_as_the_same(tmp_path) -> None:
     recipe = Recipe(epochs=7, model=Large(channels=3), stages=(Optimizer(learning_rate=0.5),))
     path = tmp_path / "config.yaml"
-    recipe.dump(path)
+    path.write_text(recipe.to_yaml())
     assert "weight_decay: 0.0" in path.read_text(), "defaults are spelled out"
     assert Recipe.load(path) == recipe
 

@@ -1,4 +1,4 @@
-"""The command line: ``adatom train | evaluate | verify | info | relax | md | eos | report``."""
+"""The command line: ``adatom train | evaluate | verify | models | info | relax | md | eos | report``."""
 
 from __future__ import annotations
 
@@ -67,12 +67,16 @@ def train(
     """Train a potential."""
     from adatom.config import read_yaml
     from adatom.train.config import TrainConfig
+    from adatom.train.loop import Stopped
     from adatom.train.run import train as run_training
 
     values = read_yaml(config)
     for entry in change or ():
         _override(values, entry)
-    run_training(TrainConfig.parse(values, where=str(config)), folder, resume, console)
+    try:
+        run_training(TrainConfig.parse(values, where=str(config)), folder, resume, console)
+    except Stopped:
+        raise typer.Exit(130) from None  # as shells say of Ctrl-C
 
 
 @app.command()
@@ -112,10 +116,17 @@ def evaluate(
 
 @app.command()
 def verify(
-    model: ModelFile,
+    model: Annotated[
+        Path | None, typer.Argument(help="a model file, as adatom train leaves it: runs/NAME/model.adatom")
+    ] = None,
     structures: Annotated[
         list[Path] | None, typer.Argument(help="your own systems, tested besides generated ones")
     ] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="instead of a model file: an untrained network, see adatom models")
+    ] = None,
+    form: Annotated[str | None, typer.Option(help="of the architecture; by default its first")] = None,
+    size: Annotated[str | None, typer.Option(help="of the architecture; by default S")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures here")] = None,
     seed: int = 0,
     overwrite: Overwrite = False,
@@ -124,12 +135,11 @@ def verify(
 
     Exit code 1 when one fails.
     """
-    from adatom import model_file
     from adatom.testing import verify as run_checks
     from adatom.testing.table import verification_table
 
     _ready(*([json_file] if json_file else ()), overwrite=overwrite)
-    potential = model_file.load(model)
+    potential = _to_verify(model, architecture, {"form": form, "size": size}, seed)
     systems = [_structure(path, potential) for path in structures or ()]
     for system in systems:
         system.set_constraint()  # the claims are on all atoms
@@ -140,6 +150,25 @@ def verify(
     console.print(verification_table(result))
     if not result.passed:
         raise typer.Exit(1)
+
+
+@app.command()
+def models(
+    markdown: Annotated[bool, typer.Option("--markdown", help="as in docs/architectures.md")] = False,
+) -> None:
+    """The architectures to choose from: what each promises, its sizes and what it is good for."""
+    from adatom.models.overview import HEADINGS, entry_cells, overview
+    from adatom.models.overview import markdown as as_markdown
+
+    if markdown:
+        print(as_markdown(), end="")
+        return
+    table = Table(title="architectures", title_justify="left")
+    for heading in HEADINGS:
+        table.add_column(heading)
+    for entry in overview():
+        table.add_row(*map(escape, entry_cells(entry)))
+    console.print(table)
 
 
 @app.command()
@@ -324,6 +353,25 @@ def _structure(path: Path, potential: Potential) -> ase.Atoms:
     atoms = read(path)[0][-1].atoms
     potential.check_atoms(atoms, where=str(path))
     return atoms
+
+
+def _to_verify(model: Path | None, architecture: str | None, settings: dict[str, str | None], seed: int) -> Potential:
+    """The potential of a file, or an untrained one of an architecture; ConfigError unless it is one of both."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    if (model is None) == (architecture is None) or (architecture is None and given):
+        raise ConfigError(
+            "verify takes a model file, or an architecture with its form and size",
+            wanted="adatom verify MODEL [STRUCTURES], or adatom verify --architecture NAME [--form F] [--size S]",
+            got=", ".join([str(model or "no model file"), f"architecture {architecture}", *given.values()]),
+            remedy="give one of both",
+        )
+    if architecture is None:
+        from adatom import model_file
+
+        return model_file.load(str(model))
+    from adatom.testing.untrained import untrained
+
+    return untrained(architecture, seed, **given)
 
 
 def _require_any_label(structures: Sequence[Structure], files: Sequence[Path]) -> None:

@@ -43,10 +43,10 @@ class Config(BaseModel):
         """Read a YAML file."""
         return cls.parse(read_yaml(path), where=str(path))
 
-    def dump(self, path: str | Path) -> None:
-        """Write as YAML, every default spelled out, so that the file alone repeats the run."""
-        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        Path(path).write_text(text, encoding="utf-8")
+    def to_yaml(self) -> str:
+        """As YAML, every default spelled out, so that the text alone repeats the run."""
+        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return text
 
 
 @contextmanager

@@ -21,10 +21,11 @@ FACTS = Facts((1, 8, 14), 12.0)
 
 def config(architecture: str, form: str, derivatives: Derivatives) -> ModelConfig:
     values = {"architecture": architecture, "form": form, "derivatives": derivatives}
-    return read_model(values | NARROW[architecture]).completed(FACTS)
+    return read_model(values | NARROW[architecture][form]).completed(FACTS)
 
 
-BOTH = [(a, f) for a in NARROW for f in forms(a) if (a, f) != ("mlanet", "paper")]
+ONE_WAY = {("mlanet", "paper"), ("nemp", "paper")}  # heads alone; the gradient alone
+BOTH = [(a, f) for a in MODELS for f in forms(a) if (a, f) not in ONE_WAY]
 both = pytest.mark.parametrize(("architecture", "form"), BOTH, ids=["-".join(pair) for pair in BOTH])
 
 
@@ -72,9 +73,12 @@ def test_heads_speak_in_the_scale_of_the_potential(architecture: str, form: str)
     two.scale.mul_(2.0)
     a, b = ask(one, structures()), ask(two, structures())
     torch.testing.assert_close(b.forces, 2 * a.forces)
-    torch.testing.assert_close(b.stress[0], 2 * a.stress[0])
+    torch.testing.assert_close(b.stress[0], 2 * a.stress[0], equal_nan=True)
     assert a.forces.abs().max() > 1e-3
-    assert a.stress[0].abs().max() > 1e-6
+    if (architecture, form) == ("allscaip", "paper"):
+        assert a.stress.isnan().all(), "published without a head for stress"
+    else:
+        assert a.stress[0].abs().max() > 1e-6
     assert a.stress[1:].isnan().all(), "no volume, no stress"
 
 

@@ -24,7 +24,7 @@ head, B radial functions.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -95,6 +95,10 @@ class MLANet(Model):
 
     Config = MLANetConfig
     config: MLANetConfig
+    about: ClassVar[dict[str, str]] = {
+        "default": "the one to begin with: accurate from little data, stable in dynamics",
+        "paper": "comparison with the publication; not for dynamics",
+    }
 
     def __init__(self, config: MLANetConfig) -> None:
         super().__init__()

@@ -26,7 +26,7 @@ channels that a neighbour sends, P = l_hidden + 1, R = l_max + 1.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -104,6 +104,10 @@ class NEMP(Model):
 
     Config = NEMPConfig
     config: NEMPConfig
+    about: ClassVar[dict[str, str]] = {
+        "default": "speed: long simulations and large systems",
+        "paper": "comparison with the publication",
+    }
 
     def __init__(self, config: NEMPConfig) -> None:
         super().__init__()

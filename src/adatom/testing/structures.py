@@ -45,7 +45,7 @@ class Spacing:
 
 
 def generate(elements: Sequence[int], spacing: Spacing, seed: int = 0) -> list[Sample]:
-    """Clusters, a rattled crystal, a thin triclinic cell, a slab, dimers and a lone atom; up to three elements."""
+    """Clusters, a crystal, a thin triclinic cell, a slab, dimers, a chain and a lone atom; up to three elements."""
     rng = np.random.default_rng(seed)
     chosen = sorted(int(z) for z in rng.choice(list(elements), size=min(3, len(elements)), replace=False))
     samples = [
@@ -59,6 +59,7 @@ def generate(elements: Sequence[int], spacing: Spacing, seed: int = 0) -> list[S
         Sample(f"dimer {symbol(a)}{symbol(b)}", dimer(a, b, 1.1 * spacing.between(a, b)))
         for a, b in combinations_with_replacement(chosen, 2)
     ]
+    samples.append(Sample("chain", chain(chosen, spacing, rng)))
     samples.append(Sample("lone atom", ase.Atoms(numbers=[chosen[-1]], positions=[[0.3, -0.2, 0.1]])))
     return samples
 
@@ -119,6 +120,18 @@ def slab(elements: Sequence[int], spacing: Spacing, rng: np.random.Generator) ->
     flat = length * np.array([[0, 0, 0], [1, 0, 0.1], [0, 1, 0.15], [1, 1, -0.1], [0.5, 0.5, 0.8]])
     positions = flat + rng.normal(scale=0.05, size=(5, 3))
     return ase.Atoms(numbers=numbers, positions=positions, cell=[2 * length, 2 * length, 0], pbc=[True, True, False])
+
+
+def chain(elements: Sequence[int], spacing: Spacing, rng: np.random.Generator) -> ase.Atoms:
+    """Three atoms in zigzag, periodic in one oblique direction."""
+    numbers = _fill(elements, 3, rng)
+    length = 1.1 * max(spacing.between(a, b) for a in elements for b in elements)
+    along, aside = np.array([0.8, 0.6, 0.0]), np.array([-0.6, 0.8, 0.0])
+    positions = length * np.array([k * along + (k % 2) * 0.4 * aside for k in range(3)])
+    positions += rng.normal(scale=0.05, size=(3, 3))
+    return ase.Atoms(
+        numbers=numbers, positions=positions, cell=[3 * length * along, 0 * along, 0 * along], pbc=[1, 0, 0]
+    )
 
 
 def dimer(a: int, b: int, distance: float) -> ase.Atoms:

@@ -69,11 +69,12 @@ def choice_of_cell(bench: Bench) -> Measured:
 
 
 def batch_is_single(bench: Bench) -> Measured:
-    """Structures of all sizes in one batch, a lone atom among them: what each says alone."""
+    """Structures of all sizes and boundaries in one batch, in both orders: what each says alone."""
     graphs = [bench.graph(sample.atoms) for sample in bench.samples]
     alone = [outcome for graph in graphs for outcome in evaluate(bench.potential, [graph])]
     together = evaluate(bench.potential, graphs)
-    return compare(bench, _names(bench), together, alone)
+    backwards = evaluate(bench.potential, graphs[::-1])[::-1]  # the lone atom first
+    return worst([compare(bench, _names(bench), found, alone) for found in (together, backwards)])
 
 
 def padding(bench: Bench) -> Measured:

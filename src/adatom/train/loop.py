@@ -21,6 +21,7 @@ from adatom.potential import Potential
 from adatom.train import checkpoint
 from adatom.train.config import Limits, TrainConfig
 from adatom.train.evaluate import predict
+from adatom.train.interrupt import stop_requests
 from adatom.train.loss import loss
 from adatom.train.optimize import RunningAverage, Schedule, make_optimizer
 from adatom.train.progress import Progress
@@ -28,6 +29,10 @@ from adatom.train.stages import Stage, stages_of, swapped
 
 LOG = "log.jsonl"
 SHOW_SECONDS = 0.5  # least time between two step records
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C, after the step in hand was finished and a checkpoint was written."""
 
 
 @dataclass
@@ -129,14 +134,15 @@ class Trainer:
         """Train until a limit is reached; returns which one."""
         clock = Clock(self.config.limits, self.state.seconds)
         self._saved = time.monotonic()
-        while True:
-            reason = self._fit_stage(clock, display)
-            if self.config.keep_best and self.valid_set is not None:
-                self.average.average = self.best
-            self.average.write(self.average.average)
-            if self.state.stage + 1 == len(self.stages):
-                break
-            self._next_stage(reason)
+        with stop_requests() as self._stop_asked:
+            while True:
+                reason = self._fit_stage(clock, display)
+                if self.config.keep_best and self.valid_set is not None:
+                    self.average.average = self.best
+                self.average.write(self.average.average)
+                if self.state.stage + 1 == len(self.stages):
+                    break
+                self._next_stage(reason)
         self.log({"kind": "end", "seconds": self.state.seconds, "reason": reason, "best_step": self.state.best_step})
         return reason
 
@@ -187,6 +193,7 @@ class Trainer:
     def _averages(self) -> dict[str, list[Tensor]]:
         return {"average": self.average.average, "best": self.best}
 
+    _stop_asked: Callable[[], bool] = staticmethod(lambda: False)
     _saved: float = 0.0  # when the last checkpoint was written, or training began
 
     def _overdue(self) -> bool:
@@ -223,6 +230,10 @@ class Trainer:
                 tally = Tally(clock.seconds())
             if state.batch < len(plan) and self._overdue():  # an epoch of a large set can last for hours
                 self.save()
+            if self._any(self._stop_asked()):
+                state.seconds = clock.seconds()
+                self.save()
+                raise Stopped
         state.epoch, state.batch = state.epoch + 1, 0
         state.seconds = clock.seconds()
         return "limit reached" if self._spent(state.epoch)[1] >= 1.0 else ""

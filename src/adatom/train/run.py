@@ -37,7 +37,7 @@ from adatom.statistics import References, fit_references, scales
 from adatom.train.checkpoint import CHECKPOINT, disk
 from adatom.train.config import DataConfig, TrainConfig
 from adatom.train.evaluate import errors_table, predict
-from adatom.train.loop import LOG, Trainer
+from adatom.train.loop import LOG, Stopped, Trainer
 from adatom.train.progress import Progress
 from adatom.train.stages import stages_of
 
@@ -78,6 +78,8 @@ def train(
         The data cannot be trained on; names file, record and field.
     TrainingError
         The loss is no longer a number.
+    Stopped
+        Ctrl-C: a KeyboardInterrupt after the step in hand, and after the checkpoint that the run goes on from.
     """
     console = console or Console()
     run = _check_folder(Path(folder) / config.name, resume)
@@ -106,13 +108,17 @@ def train(
     else:
         trainer.save()  # before the first line of the log: a run that can no longer be started can go on
     if speaks:
-        with disk(run / "config.yaml"):
-            resolved.dump(run / "config.yaml")
+        _write(run / "config.yaml", resolved.to_yaml())
         _write_json(run / "data.json", _data_record(sets, references, potential.card["data"]))
     trainer.log(_start_record(config, potential, fabric))
     title = f"{config.name}: {type(potential.network).__name__}, {len(train_set)} structures"
-    with Progress(title, console=console if speaks else Console(quiet=True)) as display:
-        trainer.fit(display)
+    try:
+        with Progress(title, console=console if speaks else Console(quiet=True)) as display:
+            trainer.fit(display)
+    except Stopped:
+        if speaks:
+            console.print(f"stopped at step {trainer.state.step}; all of it is kept: go on with --resume")
+        raise
     if speaks:
         metrics = _finish(trainer.potential, config, sets, run, trainer.state.seconds, fabric.device)
         console.print(errors_table(metrics))
@@ -390,5 +396,9 @@ def _versions() -> dict[str, str]:
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
+    _write(path, json.dumps(values, indent=1, ensure_ascii=False))
+
+
+def _write(path: Path, text: str) -> None:
     with disk(path):
-        model_file.write_atomically(path, json.dumps(values, indent=1, ensure_ascii=False).encode())
+        model_file.write_atomically(path, text.encode())

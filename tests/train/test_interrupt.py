@@ -1,0 +1,121 @@
+"""Ctrl-C: the step in hand is finished, a checkpoint written, and the run goes on later as if nothing had been."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from adatom import model_file
+from adatom.train import checkpoint
+from adatom.train.interrupt import stop_requests
+from adatom.train.loop import Stopped, Trainer
+from test_cli import call
+from train.runs import configuration, log, run, slices
+
+TWO = {"schedule": "direct-then-conservative", "limits": {"steps": 9}}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    return slices(tmp_path_factory.mktemp("data"), 12, 2)
+
+
+def press(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Ctrl-C in the middle of a step."""
+    step = Trainer._step
+
+    def pressed(self: Trainer, *arguments: Any) -> float:
+        if self.state.step == at:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_step", pressed)
+
+
+@pytest.mark.parametrize("at", [0, 2, 6], ids=["first step", "last of an epoch", "second stage"])
+def test_a_run_that_was_stopped_goes_on_bit_by_bit(
+    at: int, data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = configuration(data, **TWO)
+    whole = run(values, tmp_path / "whole")
+    press(monkeypatch, at)
+    with pytest.raises(Stopped):
+        run(values, tmp_path / "parts")
+    monkeypatch.undo()
+    saved = checkpoint.read(tmp_path / "parts" / "run" / checkpoint.CHECKPOINT)
+    assert saved.state["step"] == at + 1
+    resumed = run(values, tmp_path / "parts", resume=True)
+    theirs = load_file(whole / "model.adatom")
+    assert all(torch.equal(t, theirs[name]) for name, t in load_file(resumed / "model.adatom").items())
+    assert log(resumed, "step")[-1]["step"] == 9
+
+
+def test_the_command_says_how_to_go_on(
+    data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(yaml.safe_dump(configuration(data, limits={"steps": 6})))
+    press(monkeypatch, 3)
+    assert call("train", "config.yaml") == 130
+    said = capsys.readouterr()
+    assert "stopped at step 4; all of it is kept: go on with --resume" in said.out
+    assert "Traceback" not in said.out + said.err
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert call("train", "config.yaml", "--resume") == 0
+    assert Path("runs/run/model.adatom").exists()
+
+
+def test_a_second_one_does_not_wait() -> None:
+    def twice(asked: Callable[[], bool]) -> None:
+        assert not asked()
+        signal.raise_signal(signal.SIGINT)
+        assert asked()
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), stop_requests() as asked:
+        twice(asked)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_elsewhere_than_in_the_main_thread_signals_are_left_alone() -> None:
+    said: list[bool] = []
+
+    def inside() -> None:
+        with stop_requests() as asked:
+            said.append(asked())
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    assert said == [False]
+
+
+def test_the_configuration_in_the_run_folder_is_whole_or_not_there(
+    data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up while it is written."""
+    write = model_file.write_atomically
+
+    def fill(path: Path, content: bytes) -> Path:
+        if Path(path).name == "config.yaml":
+            monkeypatch.setattr(os, "fsync", no_space)
+        return write(path, content)
+
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model_file, "write_atomically", fill)
+    with pytest.raises(checkpoint.CheckpointError, match="No space left on device"):
+        run(configuration(data, limits={"steps": 1}), tmp_path)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [checkpoint.CHECKPOINT]
