@@ -204,6 +204,23 @@ def test_direct_heads_are_scaled_and_keep_the_same_rules() -> None:
     assert not results.energy.requires_grad
 
 
+def test_priors_push_beside_a_direct_head() -> None:
+    """The head learns what the network's gradient would: a swap of one for the other leaves the rest alone."""
+    near = ase.Atoms("CuO", positions=[[0, 0, 0], [0.7, 0, 0]], cell=[9, 9, 9], pbc=True)
+    graph = graph_from_atoms(near, CUTOFF)
+    heads, prior = Direct().double(), ZBL()
+    bare = Potential(heads, REFERENCES, derivatives="direct").eval()
+    both = Potential(heads, REFERENCES, priors=(prior,), derivatives="direct").eval()
+    alone = Potential(Constant(), REFERENCES, priors=(prior,)).eval()
+    a, b, c = (potential(graph, stress=True) for potential in (both, bare, alone))
+    assert c.forces.abs().max() > 1.0
+    torch.testing.assert_close(a.forces, b.forces + c.forces)
+    torch.testing.assert_close(a.stress, b.stress + c.stress)
+    trained = both.train()(graph, stress=True)
+    torch.testing.assert_close(trained.forces, a.forces)
+    trained.forces.sum().backward()
+
+
 def test_what_is_not_asked_for_is_not_a_number(potential: Potential) -> None:
     results = potential(graph_from_atoms(crystal(), CUTOFF), forces=False)
     assert results.energy.isfinite().all()

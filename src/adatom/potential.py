@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import ase
@@ -24,8 +25,8 @@ class Potential(nn.Module):
     E = sum_i [ scale * e_i + E0(Z_i) + priors_i ],   F = -dE/dr,   sigma = (1/V) dE/d(strain)
 
     with e_i from the network. Energies and geometry are float64, the network has a dtype of its own. With
-    ``derivatives="direct"`` forces and stress come from the network's heads instead (times ``scale``), and they are no
-    derivatives of the energy then.
+    ``derivatives="direct"`` the network's part of forces and stress comes from its heads instead (times ``scale``), and
+    they are no derivatives of the energy then.
 
     Parameters
     ----------
@@ -118,10 +119,14 @@ class Potential(nn.Module):
         if self.derivatives == "direct":
             with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
                 return self._direct(graph, forces, stress)
+        return self._derived(graph, self._energies, forces, stress)
+
+    def _derived(self, graph: Graph, energies: Callable[[Graph], Tensor], forces: bool, stress: bool) -> Results:
+        """Energies (S,) of a graph with forces and stress as their derivatives."""
         positions = graph.positions.detach().requires_grad_(forces)
         strain = torch.zeros_like(graph.cell, requires_grad=stress)
         with torch.enable_grad():
-            energy = self._energies(
+            energy = energies(
                 _strained(graph.replace(positions=positions), strain) if stress else graph.replace(positions=positions)
             )
             total = energy.sum()  # inside: a caller under no_grad would otherwise cut the graph here
@@ -148,9 +153,16 @@ class Potential(nn.Module):
 
     def _sum_parts(self, graph: Graph, output: NetworkOutput) -> Tensor:
         atomic = output.energy.to(torch.float64) * self.scale + self.references.index_select(0, graph.numbers)
+        return atomic + self._prior_energies(graph)
+
+    def _prior_energies(self, graph: Graph) -> Tensor:
+        total = torch.zeros_like(graph.positions[:, 0])
         for prior in self.priors:
-            atomic = atomic + prior(graph)
-        return atomic
+            total = total + prior(graph)
+        return total
+
+    def _prior_totals(self, graph: Graph) -> Tensor:
+        return sum_by_owner(self._prior_energies(graph), graph.owner, graph.cell.shape[0])
 
     def _energies(self, graph: Graph) -> Tensor:
         return self._totals(graph, self.network(graph))
@@ -172,12 +184,12 @@ class Potential(nn.Module):
                 got="energies alone",
                 remedy="set derivatives to gradient, and schedule to single",
             )
+        pushed = self._derived(graph, self._prior_totals, forces, stress)  # what priors add, heads need not learn
+        silent = torch.full_like(graph.cell, torch.nan)
         return Results(
             self._totals(graph, output),
-            output.forces.to(torch.float64) * self.scale if forces else torch.full_like(graph.positions, torch.nan),
-            _where_volume(output.stress.to(torch.float64) * self.scale, graph)
-            if stress and output.stress is not None
-            else torch.full_like(graph.cell, torch.nan),
+            output.forces.to(torch.float64) * self.scale + pushed.forces,  # NaN where not asked for
+            silent if output.stress is None else output.stress.to(torch.float64) * self.scale + pushed.stress,
         )
 
 

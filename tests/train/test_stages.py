@@ -22,6 +22,7 @@ from adatom.train import checkpoint
 from adatom.train.config import TrainConfig
 from adatom.train.loop import Trainer
 from adatom.train.stages import stages_of, swapped
+from narrow import NARROW
 from toy import Toy
 from train.runs import NETWORK, configuration, frames, log, run, slices
 
@@ -143,6 +144,16 @@ def test_the_model_that_is_left_is_conservative(finished: Path) -> None:
     saved = json.loads((finished / "metrics.json").read_text())
     last = log(finished, "valid")[-1]
     assert saved["valid"]["forces_rmse_meV_per_A"] == pytest.approx(last["forces_rmse_meV_per_A"], rel=1e-5)
+
+
+@pytest.mark.parametrize("architecture", sorted(MODELS))
+def test_every_default_form_trains_in_two_stages(architecture: str, data: dict[str, Any], tmp_path: Path) -> None:
+    model = {"architecture": architecture, "cutoff": 4.0, **NARROW[architecture]["default"]}
+    folder = run(configuration(data, **{**TWO, "limits": {"steps": 3}}, model=model), tmp_path)
+    assert [record["stage"] for record in log(folder, "valid")] == ["direct", "conservative"]
+    potential = adatom.load(folder / "model.adatom")
+    assert (potential.derivatives, potential.network.claims.conservative) == ("gradient", True)
+    assert json.loads((folder / "metrics.json").read_text())["test"]["stress_rmse_GPa"] > 0
 
 
 def test_the_second_stage_warms_up_anew_to_half_the_rate(data: dict[str, Any], tmp_path: Path) -> None:
