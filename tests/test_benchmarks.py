@@ -140,6 +140,7 @@ def test_a_bond_that_leaves_its_mean_fails_its_replica_alone_and_freezes_it(benc
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler's own imports
 def test_compiled_replicas_feel_the_forces_of_plain_ones(benchmark_script):
     potential, starts = toy_potential().eval(), chains(np.random.default_rng(5))
     replicas = benchmark_script("stability").Replicas(potential, starts, compiled=True)
