@@ -154,7 +154,7 @@ class DefaultBody(nn.Module):
         A lone atom gives exactly zero.
         """
         fade = envelope(r, self.cutoff).unsqueeze(1)
-        radial = bessel(r, self.cutoff, self.radial) * (self.cutoff**1.5 * fade)  # of order one
+        radial = bessel(r, self.cutoff, self.radial) * (self.cutoff**0.5 * fade)  # of order one at 1 Å, less beyond
         slots = index_slots(graph.edges, graph.slots, graph.reverse, r.dtype)
         padded = pad_edges(torch.cat([fade, radial, y], dim=1), slots).transpose(1, 2)  # (N, 1 + B + L2, M)
         neighbours = Neighbours(slots, *padded.split([1, self.radial, y.shape[1]], dim=1))

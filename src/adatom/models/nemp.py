@@ -156,7 +156,7 @@ class DefaultBody(nn.Module):
         r = (vectors * vectors).sum(1).sqrt()  # (E,)
         y = self.harmonics(vectors / r.unsqueeze(1))  # (E, L2)
         fade = envelope(r, self.cutoff).unsqueeze(1)
-        radial = bessel(r, self.cutoff, self.radial) * (self.cutoff**1.5 * fade)  # of order one
+        radial = bessel(r, self.cutoff, self.radial) * (self.cutoff**0.5 * fade)  # of order one at 1 Å, less beyond
         slots = index_slots(graph.edges, graph.slots, graph.reverse, r.dtype)
         padded = pad_edges(torch.cat([fade, radial, y], dim=1), slots)  # (N, M, 1 + B + L2)
         fade, radial, y = padded.split([1, self.radial, y.shape[1]], dim=2)
