@@ -53,7 +53,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -75,7 +75,7 @@ from adatom.nn.attention import (
     slot_attention,
 )
 from adatom.nn.direct import DirectHeads
-from adatom.nn.equivariant import Linear, Readout
+from adatom.nn.equivariant import Linear, Readout, bounded
 from adatom.nn.exact import Exact
 from adatom.nn.images import Images, fading_sum, folded, images_within, nearest_distance, sinc
 from adatom.nn.radial import bessel
@@ -112,6 +112,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 ORDER = 3  # bond orders multiplied at most, default form
+SPREAD = 6.0  # size of a sum of neighbours in many directions, before it is bounded to one
 PAPER_SIZE = {"S": "sm", "M": "md", "L": "lg"}
 
 
@@ -192,6 +193,10 @@ class AllScAIP(Model):
 
     Config = AllScAIPConfig
     config: AllScAIPConfig
+    about: ClassVar[dict[str, str]] = {
+        "default": "effects beyond the cutoff, charged and open-shell systems",
+        "paper": "comparison with the publication; very large data",
+    }
 
     def __init__(self, config: AllScAIPConfig) -> None:
         super().__init__()
@@ -270,6 +275,9 @@ class DefaultBody(nn.Module):
         charged = config.charges is not None or config.spins is not None
         self.state = State(C) if charged else None
         self.layers = nn.ModuleList(DefaultLayer(config) for _ in range(config.layers))
+        # sum of W in uniform surroundings: 16/105 of the atoms within the node cutoff
+        typical = 16 / 105 * (self.reach / config.cutoff) ** 3 * (config.mean_neighbours or 30.0)
+        self.nodes = FadingAttention(C, config.heads, typical) if "No" in config.components else None
         self.readout = Readout(C, config.readout)
         direct = config.derivatives == "direct"
         self.direct = DirectHeads(config.layers, config.l_max, config.slot_channels, C) if direct else None
@@ -281,13 +289,15 @@ class DefaultBody(nn.Module):
 
     def forward(self, graph: Graph, attended: Attended) -> NetworkOutput:
         """Energy relative to the neutral singlet atom without neighbours."""
-        neighbours, pairs = self._neighbours(attended), self._pairs(graph)
+        neighbours = self._neighbours(attended)
         species = self.species(graph.numbers)  # (N, C)
         x = species if self.state is None else species + self.state(graph, species)
         seen = []
         for layer in self.layers:
-            x, orders = layer(x, neighbours, graph.table, pairs)
+            x, orders = layer(x, neighbours)
             seen.append((orders, x))
+        if self.nodes is not None:
+            x = x + self.nodes(x, graph.table, self._pairs(graph))
         energy = self.readout(x) - self.readout(species)
         if self.direct is None:
             return NetworkOutput(energy, x)
@@ -304,10 +314,8 @@ class DefaultBody(nn.Module):
         )
         return Neighbours(slots, slot_bias(bias, slots), weight, radial, y)
 
-    def _pairs(self, graph: Graph) -> Pairs | None:
+    def _pairs(self, graph: Graph) -> Pairs:
         """Weights of the node attention, summed over images."""
-        if "No" not in self.config.components:
-            return None
         images, reach = images_within(graph.cell, graph.pbc, self.reach), self.reach
 
         def weights(here: Tensor, there: Tensor, present: Tensor, cell: Tensor) -> Tensor:
@@ -335,7 +343,7 @@ class State(nn.Module):
 
 
 class DefaultLayer(nn.Module):
-    """One round: neighbourhood attention into bond orders, their products into the atom, then node attention."""
+    """One round: neighbourhood attention into bond orders, their products into the atom."""
 
     def __init__(self, config: AllScAIPConfig) -> None:
         super().__init__()
@@ -350,12 +358,8 @@ class DefaultLayer(nn.Module):
         self.null = nn.Parameter(torch.zeros(H))
         self.product = SphereProduct(l_max, 0, F, F, order=ORDER)
         self.hidden, self.out = Linear(ORDER * F, C), Linear(C, C)
-        # sum of W in uniform surroundings: 16/105 of the atoms within the node cutoff
-        company = 16 / 105 * ((config.node_cutoff or 2 * config.cutoff) / config.cutoff) ** 3
-        nodes = FadingAttention(C, H, company * (config.mean_neighbours or 30.0))
-        self.nodes = nodes if "No" in config.components else None
 
-    def forward(self, x: Tensor, near: Neighbours, table: Tensor, pairs: Pairs | None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, near: Neighbours) -> tuple[Tensor, Tensor]:
         """New features (N, C) and bond orders (N, L2, F)."""
         own, other = self.ends(x).chunk(2, dim=1)
         h = own.unsqueeze(1) + gather_neighbours(other, near.slots) + self.radial(near.radial)  # (N, M, F)
@@ -366,10 +370,7 @@ class DefaultLayer(nn.Module):
             h = h + self.angular(h, near.harmonics, near.bias)
         orders = self._orders(h, near)
         products = torch.cat([orders[:, 0], self.product(orders).flatten(1)], dim=1)
-        x = x + 0.5 * self.out(silu(self.hidden(products)))
-        if self.nodes is not None and pairs is not None:
-            x = x + self.nodes(x, table, pairs)
-        return x, orders
+        return x + 0.5 * self.out(silu(self.hidden(products))), orders
 
     def _orders(self, h: Tensor, near: Neighbours) -> Tensor:
         """Harmonics of the neighbours, summed with attention: (N, L2, F)."""
@@ -378,9 +379,9 @@ class DefaultLayer(nn.Module):
         top = (logits * near.slots.filled.transpose(1, 2)).detach().amax(1, keepdim=True).clamp(min=0)  # cancels
         weights = near.weight * torch.exp(logits - top)  # (N, M, H)
         null = self.typical * torch.exp(self.null.view(1, 1, -1) - top)
-        weights = weights * (2 / (null + weights.sum(1, keepdim=True)))
+        weights = weights * (SPREAD / (null + weights.sum(1, keepdim=True)))
         weighed = (value.reshape(N, M, self.heads, -1) * weights.unsqueeze(3)).view(N, M, F)
-        return torch.bmm(near.harmonics.transpose(1, 2), weighed)
+        return bounded(torch.bmm(near.harmonics.transpose(1, 2), weighed))
 
 
 # --- paper form -------------------------------------------------------------------------------------------------------
