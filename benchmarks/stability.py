@@ -51,8 +51,8 @@ class Replicas:
     """Copies of one molecule that move as one batch: a step of all costs about one evaluation.
 
     While every pair is closer than the cutoff the graph is the same at each step, and only positions are exchanged:
-    one evaluation is then traced and compiled, which makes it four times faster. Otherwise the graph is made anew. ``forces`` are
-    those of the potential, eV/Å.
+    one evaluation is then traced and compiled, which makes it four times faster. Otherwise the graph is made anew.
+    ``forces`` are those of the potential, eV/Å.
     """
 
     def __init__(self, potential: Potential, starts: list[ase.Atoms], compiled: bool) -> None:
