@@ -228,10 +228,10 @@ INTRODUCTION = """\
 Five systems, five data sets, {minutes} minutes of CPU time of one core each, the same files, 5 Å, float32. Ours are
 the default forms in size S with the recipes of `configs/`; MACE and NequIP are trained by their own recipes
 (`benchmarks/systems/README.md`). The clock is the CPU time of the training process from its start to its last step,
-validations included. One run each, one timed run at a time on a two-core machine whose other core was at work:
-differences below a tenth say little.
+validations included. One run each, on a two-core machine that was busy with other work: peers one at a time, ours two
+side by side. CPU time grows by up to a third in such company, so differences below a tenth say nothing.
 """
-READING = """
+READING = """\
 Silicon: 203 cells for training, 25 to test on (Zuo et al. 2020). Ethanol, aspirin: fold 1 of rMD17, 950 + 50 for
 training and validation, 1,000 to test on. Water: 64 molecules, 304 + 16 frames of three trajectories, tested on the
 80 of a fourth. Formate on copper (110): 326 + 41 frames chosen for their diversity, 41 to test on; forces reach 74
