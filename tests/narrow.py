@@ -11,7 +11,7 @@ NARROW: dict[str, dict[str, dict[str, Any]]] = {
     },
     "nemp": {
         "default": {"channels": 8, "readout": 8},
-        "paper": {"channels": 8, "pair_code": 16, "edge_width": 8, "readout": 8, "blocks": 1},
+        "paper": {"channels": 8, "pair_code": 32, "edge_width": 16, "readout": 16},
     },
     "allscaip": {
         "default": {"channels": 16, "heads": 2, "slot_channels": 8, "readout": 8},

@@ -18,6 +18,7 @@ from adatom.potential import Potential
 from adatom.testing.structures import Sample, Spacing
 
 BATCH_ATOMS, BATCH_EDGES = 600, 12_000
+LEAST = 1e-3  # eV/atom, eV/Å: keeps zero from being divided by zero
 
 
 class Outcome(NamedTuple):
@@ -107,7 +108,9 @@ def prepare(potential: Potential, samples: list[Sample], dtype: torch.dtype, see
     twin.references.mul_(0.0)  # NaN, the mark of an unknown element, stays
     empty = Bench(twin, references, samples, [], Scale(1.0, 1.0, 1.0), seed)
     outcomes = empty.run([sample.atoms for sample in samples])
-    return Bench(twin, references, samples, outcomes, _scale(outcomes), seed)
+    # a network gives numbers of order one: single precision rounds them by 1e-7 of the unit, however small their sum
+    least = max(LEAST, 0.1 * float(potential.scale)) if dtype == torch.float32 else LEAST
+    return Bench(twin, references, samples, outcomes, _scale(outcomes, least), seed)
 
 
 def evaluate(potential: Potential, graphs: Sequence[Graph], forces: bool = True, stress: bool = True) -> list[Outcome]:
@@ -169,16 +172,16 @@ def rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.square(values).mean())) if values.size else 0.0
 
 
-def _scale(outcomes: Sequence[Outcome]) -> Scale:
-    """Median over the samples, those at rest left out; the floors keep zero from being divided by zero."""
+def _scale(outcomes: Sequence[Outcome], least: float) -> Scale:
+    """Median over the samples, those at rest left out, and no less than ``least`` (eV/atom, eV/Å; per 100 Å^3)."""
 
     def typical(values: list[float], floor: float) -> float:
-        finite = [v for v in values if np.isfinite(v) and v > floor]
-        return float(np.median(finite)) if finite else floor
+        finite = [v for v in values if np.isfinite(v) and v > LEAST * floor / least]
+        return max(float(np.median(finite)), floor) if finite else floor
 
     several = [o for o in outcomes if len(o.forces) > 1]
     return Scale(
-        typical([abs(o.energy) / len(o.forces) for o in several], 1e-3),
-        typical([rms(o.forces) for o in several], 1e-3),
-        typical([rms(o.stress) for o in several], 1e-5),
+        typical([abs(o.energy) / len(o.forces) for o in several], least),
+        typical([rms(o.forces) for o in several], least),
+        typical([rms(o.stress) for o in several], 1e-2 * least),
     )
