@@ -63,6 +63,10 @@ class ChargeError(AdatomError):
     """Total charge or spin multiplicity is missing, or none that the potential was trained on."""
 
 
+class MemoryLimitError(AdatomError):
+    """A structure needs more memory than there is."""
+
+
 class ModelFileError(AdatomError):
     """A model file is truncated, altered, of a later format, or not a model file at all."""
 

@@ -45,8 +45,8 @@ differ. In the default form every pair weighs
 with R the node cutoff (twice the cutoff): a sum over all images, so that n cells are exactly n times one, and nothing
 beyond R, so that parts farther apart add up exactly.
 
-Shapes: S structures, N atoms, E edges, M neighbours (padded), C channels of an atom, F of a slot, H heads, D channels
-of a head, B radial functions, L2 = (l_max + 1)^2 harmonics; in the paper form H is the width of a slot, as there.
+Shapes: S structures, N atoms, E edges, M neighbours (padded), C channels of an atom, F of a slot (H in the paper form),
+H heads, D channels of a head, B radial functions, L2 = (l_max + 1)^2 harmonics.
 """
 
 from __future__ import annotations
@@ -63,8 +63,10 @@ from torch.nn.functional import gelu, silu, softplus
 
 from adatom.config import nearest
 from adatom.elements import MAX_Z
+from adatom.errors import MemoryLimitError
 from adatom.graph import Graph, edge_vectors, pad_rows
 from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput, stress_from_virials
+from adatom.nn import softgraph
 from adatom.nn.attention import (
     AngularAttention,
     FadingAttention,
@@ -72,6 +74,7 @@ from adatom.nn.attention import (
     Pairs,
     kept,
     node_attention,
+    published_spread,
     slot_attention,
 )
 from adatom.nn.direct import DirectHeads
@@ -80,35 +83,24 @@ from adatom.nn.exact import Exact
 from adatom.nn.images import Images, fading_sum, folded, images_within, nearest_distance, sinc
 from adatom.nn.radial import bessel
 from adatom.nn.slots import Slots, gather_neighbours, index_slots, pad_edges
-from adatom.nn.softgraph import (
-    BUMP_REACH,
-    RANK_WIDTH,
-    distances_in_slots,
-    fading_ranks,
-    flip_slots,
-    log_weight,
-    slot_bias,
-    soft_envelope,
-    soft_ranks,
-    with_self,
-)
 from adatom.nn.sphere import SphereProduct
-from adatom.nn.spherical import SphericalHarmonics, degrees
+from adatom.nn.spherical import SphericalHarmonics
 from adatom.nn.transformer import FeedForward, MultiHead, NormHead
 
 Component = Literal["Ne", "An", "No", "Si"]
 COMPONENTS: tuple[Component, ...] = ("Ne", "An", "No", "Si")
 
+PAPER = {"cutoff": 6.0, "symmetry": "learned"}
 SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
         "S": {"channels": 64, "layers": 2, "heads": 4, "slot_channels": 32, "neighbours": 24, "components": "NeNo"},
-        "M": {"channels": 128, "layers": 2, "heads": 8, "slot_channels": 64, "neighbours": 30, "components": "NeAnNo"},
+        "M": {"channels": 128, "layers": 2, "heads": 8, "slot_channels": 64, "neighbours": 30, "components": "NeNo"},
         "L": {"channels": 256, "layers": 3, "heads": 8, "slot_channels": 96, "neighbours": 30, "components": "NeAnNo"},
     },
     "paper": {
-        "sm": {"channels": 512, "layers": 6, "heads": 8, "neighbours": 30, "components": "NeNo", "cutoff": 6.0},
-        "md": {"channels": 640, "layers": 10, "heads": 10, "neighbours": 30, "components": "NeNo", "cutoff": 6.0},
-        "lg": {"channels": 1024, "layers": 8, "heads": 16, "neighbours": 30, "components": "NeNo", "cutoff": 6.0},
+        "sm": {"channels": 512, "layers": 6, "heads": 8, "neighbours": 30, "components": "NeNo", **PAPER},
+        "md": {"channels": 640, "layers": 10, "heads": 10, "neighbours": 30, "components": "NeNo", **PAPER},
+        "lg": {"channels": 1024, "layers": 8, "heads": 16, "neighbours": 30, "components": "NeNo", **PAPER},
     },
 }
 ORDER = 3  # bond orders multiplied at most, default form
@@ -123,9 +115,7 @@ class AllScAIPConfig(ModelConfig):
     form: Literal["default", "paper"] = "default"
     size: Literal["S", "M", "L", "sm", "md", "lg"] = "S"
     components: tuple[Component, ...] = Field(description="written as one word: Ne, NeNo, NeAnNo, NeAnNoSi, ...")
-    symmetry: Literal["invariant", "learned"] = Field(
-        "invariant", description="learned: raw harmonics enter, as published"
-    )
+    symmetry: Literal["invariant", "learned"] = Field("invariant", description="learned: raw harmonics enter")
     neighbours: PositiveInt = Field(description="k, the number at which ranks fade")
     channels: PositiveInt = Field(description="of an atom; in the paper form of a slot as well")
     layers: PositiveInt
@@ -134,37 +124,26 @@ class AllScAIPConfig(ModelConfig):
     l_max: int = Field(3, ge=1, le=4, description="degree of the bond orders and of the angular encoding, default form")
     radial: PositiveInt = 8
     readout: PositiveInt = 32
-    node_cutoff: PositiveFloat | None = Field(
-        None, description="Å, reach of the node attention, default form; None: twice the cutoff"
-    )
-    legendre: tuple[int, ...] | None = Field(None, description="channels of each degree in a head, paper form")
+    node_cutoff: PositiveFloat | None = Field(None, description="Å, default form; None: twice the cutoff")
 
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        form, size = values.get("form", "default"), values.get("size", "S")
-        table = SIZES.get(form, SIZES["default"]) if isinstance(form, str) else SIZES["default"]
-        size = PAPER_SIZE.get(size, size) if form == "paper" and isinstance(size, str) else size
-        first = next(iter(table.values()))
-        filled: dict[str, Any] = table.get(size, first) if isinstance(size, str) else first
-        filled = filled | values
-        if form == "paper":
-            filled.setdefault("symmetry", "learned")
-        return filled
+        table, size = SIZES["paper" if values.get("form") == "paper" else "default"], str(values.get("size", "S"))
+        # one error for an unknown size, not one for every number it would set
+        return table.get(PAPER_SIZE.get(size, size), table.get(size, next(iter(table.values())))) | values
 
     @field_validator("components", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        words = re.findall("[A-Z][a-z]*|[^A-Z]+", value)
-        for word in words:
+        for word in (words := re.findall("[A-Z][a-z]*|[^A-Z]+", value)):
             if word not in COMPONENTS:
-                guess = nearest(word, list(COMPONENTS))
-                hint = f"did you mean '{guess}'?" if guess else f"known: {', '.join(COMPONENTS)}"
-                raise ValueError(f"unknown component '{word}': {hint}")
+                guess = nearest(word, list(COMPONENTS)) or ", ".join(COMPONENTS)
+                raise ValueError(f"unknown component '{word}': did you mean {guess}?")
         return tuple(words)
 
     @model_validator(mode="after")
@@ -176,15 +155,15 @@ class AllScAIPConfig(ModelConfig):
         if len(set(self.components)) < len(self.components):
             raise ValueError("a component is named twice")
         if self.form == "default" and self.size not in SIZES["default"]:
-            raise ValueError(
-                f"size {self.size} belongs to the paper form; the default form has {', '.join(SIZES['default'])}"
-            )
+            raise ValueError(f"size {self.size} belongs to the paper form; the default form has S, M and L")
         if self.form == "paper" and self.symmetry == "invariant":
             raise ValueError("the published form learns its symmetry: leave symmetry out")
         if self.channels % self.heads:
             raise ValueError(f"channels ({self.channels}) must be a multiple of heads ({self.heads})")
-        if self.legendre is not None and sum(self.legendre) != self.channels // self.heads:
-            raise ValueError(f"legendre must sum to the depth of a head, {self.channels // self.heads}")
+        if self.form == "default" and (
+            self.slot_channels % self.heads or self.slot_channels // self.heads <= self.l_max
+        ):
+            raise ValueError(f"slot_channels ({self.slot_channels}): heads ({self.heads}) times more than l_max")
         return self
 
 
@@ -203,7 +182,7 @@ class AllScAIP(Model):
         self.config = config
         published, node = config.form == "paper", "No" in config.components
         # published ranks feel what lies up to the reach of the bump beyond the cutoff
-        self.cutoff = config.cutoff + (BUMP_REACH * RANK_WIDTH if published else 0.0)
+        self.cutoff = config.cutoff + (softgraph.BUMP_REACH * softgraph.RANK_WIDTH if published else 0.0)
         self.claims = Claims(
             "O(3)" if config.symmetry == "invariant" else "learned",
             "global" if node else "local",
@@ -217,8 +196,18 @@ class AllScAIP(Model):
         self.embeds_spin = published or config.spins is not None
 
     def forward(self, graph: Graph) -> NetworkOutput:
-        """Contribution of each atom."""
-        output: NetworkOutput = self.body(graph, self._attended(graph, self.body.dtype))
+        """Contribution of each atom; MemoryLimitError with the number of neighbours where they do not fit."""
+        try:
+            output: NetworkOutput = self.body(graph, self._attended(graph, self.body.species.weight.dtype))
+        except RuntimeError as error:
+            if "memory" not in str(error):  # how torch says it on every device
+                raise
+            atoms, most = graph.slots.shape
+            raise MemoryLimitError(
+                "the neighbours of these atoms do not fit into memory, and none is left out",
+                got=f"{atoms} atoms with up to {most} neighbours within {self.cutoff:g} Å",
+                remedy="look for atoms on one spot, take smaller batches, or train with a shorter cutoff",
+            ) from error
         return output
 
     def _attended(self, graph: Graph, dtype: torch.dtype) -> Attended:
@@ -227,9 +216,11 @@ class AllScAIP(Model):
         vectors = edge_vectors(graph).to(dtype)  # (E, 3)
         r = (vectors * vectors).sum(1).sqrt()  # (E,)
         every = index_slots(graph.edges, graph.slots, graph.reverse, dtype)
-        padded = distances_in_slots(r, every)
-        ranks = soft_ranks(padded, k) if self.config.form == "paper" else fading_ranks(padded, cutoff)
-        env = soft_envelope(r, ranks, every, graph.reverse, k, cutoff)
+        padded = softgraph.distances_in_slots(r, every)
+        ranks = (
+            softgraph.soft_ranks(padded, k) if self.config.form == "paper" else softgraph.fading_ranks(padded, cutoff)
+        )
+        env = softgraph.soft_envelope(r, ranks, every, graph.reverse, k, cutoff)
         keep = (env < 1) & (env.index_select(0, graph.reverse) < 1)  # both or none: their last bits may differ
         chosen = keep.nonzero().flatten()
         edges = graph.edges.index_select(1, chosen)
@@ -238,7 +229,7 @@ class AllScAIP(Model):
         slots = index_slots(edges, pad_rows(edges[0], graph.numbers.shape[0]), reverse, dtype)
         r = r.index_select(0, chosen)
         unit = vectors.index_select(0, chosen) / r.unsqueeze(1)
-        return Attended(slots, r, unit, log_weight(env.index_select(0, chosen)))
+        return Attended(slots, r, unit, softgraph.log_weight(env.index_select(0, chosen)))
 
 
 class Attended(NamedTuple):
@@ -282,11 +273,6 @@ class DefaultBody(nn.Module):
         direct = config.derivatives == "direct"
         self.direct = DirectHeads(config.layers, config.l_max, config.slot_channels, C) if direct else None
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        return self.species.weight.dtype
-
     def forward(self, graph: Graph, attended: Attended) -> NetworkOutput:
         """Energy relative to the neutral singlet atom without neighbours."""
         neighbours = self._neighbours(attended)
@@ -312,14 +298,15 @@ class DefaultBody(nn.Module):
         bias, weight, radial, y = pad_edges(torch.cat(columns, dim=1), slots).split(
             [c.shape[1] for c in columns], dim=2
         )
-        return Neighbours(slots, slot_bias(bias, slots), weight, radial, y)
+        return Neighbours(slots, softgraph.slot_bias(bias, slots), weight, radial, y)
 
     def _pairs(self, graph: Graph) -> Pairs:
         """Weights of the node attention, summed over images."""
         images, reach = images_within(graph.cell, graph.pbc, self.reach), self.reach
+        dtype = self.species.weight.dtype
 
         def weights(here: Tensor, there: Tensor, present: Tensor, cell: Tensor) -> Tensor:
-            return fading_sum(here, there, present, cell, images, reach).to(self.dtype).unsqueeze(1)
+            return fading_sum(here, there, present, cell, images, reach).to(dtype).unsqueeze(1)
 
         return kept(Pairs(weights, folded(graph.positions, graph.cell, graph.owner), (graph.cell,)), graph.table)
 
@@ -415,28 +402,20 @@ class PaperBody(nn.Module):
         self.state, self.slot = nn.Linear(2 * H, H), nn.Linear(2 * H, H)
         self.pair = nn.Linear(GAUSSIANS + (RAW_DEGREE + 1) ** 2, H)
         self.blocks = nn.ModuleList(PaperBlock(config) for _ in range(config.layers))
-        self.encoding = LegendreEncoding(legendre_channels(config)) if "An" in config.components else None
+        self.encoding = LegendreEncoding(published_spread(H // config.heads)) if "An" in config.components else None
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
         self.energy = NormHead(H, 1)
         self.forces = NormHead(H, 3) if config.derivatives == "direct" else None
-        self.register_buffer("degree", torch.tensor(degrees(ORDER_DEGREE)), persistent=False)
-
-    degree: Tensor  # (100,)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        return self.species.weight.dtype
 
     def forward(self, graph: Graph, attended: Attended) -> NetworkOutput:
         """Energies, and forces of the direct head."""
         slots = attended.slots
         # the axes of the harmonics are (y, z, x) here, (x, y, z) in the published ones
         padded = pad_edges(torch.cat([attended.unit[:, [2, 0, 1]], attended.r.unsqueeze(1)], dim=1), slots)
-        unit, r = with_self(padded).split([3, 1], dim=2)  # (N, 1 + M, 3): the atom itself has no direction
-        bias = slot_bias(pad_edges(attended.bias.unsqueeze(1), slots), slots)
+        unit, r = softgraph.with_self(padded).split([3, 1], dim=2)  # (N, 1 + M, 3): the atom itself has no direction
+        bias = softgraph.slot_bias(pad_edges(attended.bias.unsqueeze(1), slots), slots)
         x = self._atoms(graph, unit, bias)  # (N, H)
         centres = torch.linspace(0.0, self.config.cutoff, GAUSSIANS, dtype=r.dtype, device=r.device)
         width = 2 * self.config.cutoff / (GAUSSIANS - 1)
@@ -452,11 +431,8 @@ class PaperBody(nn.Module):
 
     def _atoms(self, graph: Graph, unit: Tensor, bias: Tensor) -> Tensor:
         """Element and bond orders of each atom, charge and multiplicity of its structure."""
-        present = (bias > -torch.inf).to(unit.dtype).unsqueeze(1)  # (N, 1, 1 + M)
-        mean = torch.bmm(present, self.orders(unit)).squeeze(1) / present.sum(2)  # (N, 100)
-        power = mean.square() / (2 * self.degree + 1)
-        q = power.new_zeros(power.shape[0], ORDER_DEGREE + 1).index_add(1, self.degree, power)
-        order = gelu(self.order(q.clamp(min=1e-6).sqrt()))
+        q = softgraph.bond_orders(self.orders(unit), (bias > -torch.inf).to(unit.dtype))  # all kept slots count alike
+        order = gelu(self.order(q))
         x = gelu(self.atom(self.atom_norm(torch.cat([self.species(graph.numbers), order], dim=1))))
         charge, spin = self.charge(graph.charge.round().long() + 100), self.spin(graph.spin.round().long())
         state = gelu(self.state(torch.cat([charge, spin], dim=1)))  # (S, H)
@@ -467,7 +443,7 @@ class PaperBody(nn.Module):
         if self.encoding is not None:
             y = self.raw(unit)
             directions = self.encoding.directions(y)
-            flipped = self.encoding.directions(flip_slots(y, slots))
+            flipped = self.encoding.directions(softgraph.flip_slots(y, slots))
         if "Si" in self.config.components:
             images = images_within(graph.cell, graph.pbc, self.config.cutoff)
         places = folded(graph.positions, graph.cell, graph.owner).to(dtype)
@@ -489,14 +465,14 @@ class PaperBlock(nn.Module):
         # logarithmically spaced in single precision, as published
         low, high = math.log10(math.pi / 120), math.log10(math.pi / 0.25)
         self.frequencies = Exact(np.logspace(low, high, FREQUENCIES))
-        self.encoding = LegendreEncoding(legendre_channels(config)) if "An" in config.components else None
+        self.encoding = LegendreEncoding(published_spread(H // config.heads)) if "An" in config.components else None
 
     def forward(self, h: Tensor, shell: Shell) -> Tensor:
         """(N, 1 + M, H) -> (N, 1 + M, H)."""
         h = h + self._among_slots(self.out_attention, h, shell.bias, shell.directions)
-        h = flip_slots(h, shell.slots)
+        h = softgraph.flip_slots(h, shell.slots)
         h = h + self._among_slots(self.in_attention, h, shell.bias, shell.flipped)
-        h = flip_slots(h, shell.slots)
+        h = softgraph.flip_slots(h, shell.slots)
         x = h[:, 0]
         if self.nodes is not None:
             x = x + self._among_atoms(self.nodes, x, shell)
@@ -521,13 +497,3 @@ class PaperBlock(nn.Module):
 
             pairs = Pairs(weights, shell.places, (shell.cell, self.radial))
         return attention.joined(node_attention(q, k, v, shell.table, self.training, pairs))
-
-
-def legendre_channels(config: AllScAIPConfig) -> tuple[int, ...]:
-    """Channels of each degree in a head: 20, 10, 4, 10, 20 of 64 as published, in proportion otherwise."""
-    if config.legendre is not None:
-        return config.legendre
-    depth = config.channels // config.heads
-    shares = [depth * share // 64 for share in (20, 10, 4, 10, 20)]
-    shares[0] += depth - sum(shares)
-    return tuple(shares)

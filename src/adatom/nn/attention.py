@@ -233,6 +233,13 @@ class LegendreEncoding(nn.Module):
         return x.index_select(3, self.source) * directions
 
 
+def published_spread(depth: int) -> tuple[int, ...]:
+    """Channels of each degree in a head of the published AllScAIP: 20, 10, 4, 10, 20 of 64, in proportion otherwise."""
+    shares = [depth * share // 64 for share in (20, 10, 4, 10, 20)]
+    shares[0] += depth - sum(shares)
+    return tuple(shares)
+
+
 class AngularAttention(nn.Module):
     """Slots of an atom attend to one another, angles through Legendre polynomials; the atom itself is the null token.
 

@@ -9,13 +9,16 @@ Everything comes from the neighbour list of the graph, so time and memory are of
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from adatom.nn.attention import TILE, recomputed
 from adatom.nn.radial import envelope
 from adatom.nn.slots import Slots, pad_edges
+from adatom.nn.spherical import degrees
 
 RANK_WIDTH = 0.2  # Å: neighbours closer in distance than a few times this share their ranks
 BUMP_REACH = 4.0  # the bump is 0 or 1 beyond this many widths
@@ -56,6 +59,15 @@ def fading_ranks(r: Tensor, cutoff: float) -> Tensor:
 
 
 def _ranks(r: Tensor, weight: Tensor) -> Tensor:
+    atoms, width = r.shape
+    size = max(1, TILE // width**2)
+    if atoms <= size:
+        return _part_of_ranks(r, weight)
+    parts = [(r[a : a + size], weight[a : a + size]) for a in range(0, atoms, size)]
+    return torch.cat([recomputed(_part_of_ranks, *part) for part in parts])
+
+
+def _part_of_ranks(r: Tensor, weight: Tensor) -> Tensor:
     finite = r.clamp(max=1e3)  # an empty slot ranks below all others; infinities would subtract to NaN
     filled = torch.where(r.isfinite(), weight, 0.0)
     scaled = finite * (1 / RANK_WIDTH)
@@ -94,6 +106,18 @@ def log_weight(env: Tensor) -> Tensor:
     """b(env) = -env^2 / (1 - env^2), the logarithm of an edge's weight: 0 at env = 0, falling without end up to 1."""
     square = env * env
     return square / (square - 1)
+
+
+def bond_orders(harmonics: Tensor, weights: Tensor) -> Tensor:
+    """Steinhardt's bond orders, as published: (N, M, L2) and (N, M) -> (N, l_max + 1).
+
+    q_l^2 = sum_m ( mean_j Y_lm(j) )^2 / (2 l + 1), not below 1e-6; the mean is weighted.
+    """
+    mean = torch.bmm(weights.unsqueeze(1), harmonics).squeeze(1) / weights.sum(1, keepdim=True)  # (N, L2)
+    degree = torch.tensor(degrees(math.isqrt(harmonics.shape[2]) - 1), device=harmonics.device)
+    power = mean.square() / (2 * degree + 1)
+    total = power.new_zeros(power.shape[0], int(degree[-1]) + 1).index_add(1, degree, power)
+    return total.clamp(min=1e-6).sqrt()
 
 
 def flip_edges(values: Tensor, slots: Slots) -> Tensor:
