@@ -195,6 +195,15 @@ def test_patience_ends_a_stage_and_not_the_run(data: dict[str, Any], tmp_path: P
     assert log(folder, "end")[0]["best_step"] > border["step"]
 
 
+def test_a_run_that_is_over_before_its_second_stage_ends_there(data: dict[str, Any], tmp_path: Path) -> None:
+    folder = run(configuration(data, **{**TWO, "limits": {"steps": 1}}), tmp_path)
+    assert [record["step"] for record in log(folder, "step")] == [1]
+    assert [(record["stage"], record["step"]) for record in log(folder, "valid")] == [
+        ("direct", 1), ("conservative", 1),
+    ]  # fmt: skip
+    assert adatom.info(folder / "model.adatom")["derivatives"] == "gradient"
+
+
 # --- going on ---------------------------------------------------------------------------------------------------------
 
 

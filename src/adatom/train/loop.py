@@ -208,7 +208,7 @@ class Trainer:
         """Fractions of the limits, and of what they leave to this stage, that are used up."""
         whole = self._agreed(progress_of(self.config.limits, self.state, epochs))
         start, end = self.state.stage_start, self.stage.end
-        return whole, max(whole - start, 0.0) / max(end - start, 1e-12)
+        return whole, 1.0 if whole >= end else max(whole - start, 0.0) / max(end - start, 1e-12)
 
     def _epoch(self, clock: Clock, display: Progress) -> str:
         """One pass over the training set; the reason to stop, or nothing."""
