@@ -249,7 +249,8 @@ table above. A run fails when a bond is more than 0.5 Å off its mean in the tra
 10 ps from where they ended.
 """
 WET = """
-Water, 64 molecules, 10 ps at 300 K, 0.5 fs, velocity rescaling; g(r) from 2 to 6 Å against that of all 400 reference
+Water, 64 molecules, 10 ps at 300 K, 0.5 fs, velocity rescaling, begun from a frame of the test set moved downhill to
+forces of 1 eV/Å; g(r) from 2 to 6 Å against that of all 400 reference
 frames (path-integral data: the quantum motion of the nuclei broadens the peaks with hydrogen, which classical
 dynamics cannot show).
 """
