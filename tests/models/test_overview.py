@@ -68,7 +68,7 @@ def test_the_command_prints_it(capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert capsys.readouterr().out == markdown()
     assert call("models") == 0
     out = capsys.readouterr().out
-    for said in ("mlanet", "paper", "O(3)", "extensive", "gradient, direct"):
+    for said in ("mlanet", "paper", "O(3)", "extensive", "gradient", "direct", "not for dynamics"):
         assert said in out
 
 
