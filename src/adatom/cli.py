@@ -163,12 +163,18 @@ def models(
     if markdown:
         print(as_markdown(), end="")
         return
-    table = Table(title="architectures", title_justify="left")
-    for heading in HEADINGS:
-        table.add_column(heading)
-    for entry in overview():
-        table.add_row(*map(escape, entry_cells(entry)))
+    entries = overview()
+    # a column for each form: six of them stand in a window of 80 characters, eleven properties do not
+    table = Table(title="architectures", title_justify="left", pad_edge=False)
+    table.add_column("")
+    for entry in entries:
+        table.add_column(f"{entry.architecture}\n{entry.form}")
+    columns = [entry_cells(entry) for entry in entries]
+    for row, heading in enumerate(HEADINGS[2:-1], start=2):
+        table.add_row(heading, *(escape(column[row].replace(", ", "\n")) for column in columns))
     console.print(table)
+    for entry in entries:
+        console.print(f"[bold]{entry.architecture} {entry.form}[/bold]: {escape(entry.about)}")
 
 
 @app.command()
