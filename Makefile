@@ -10,7 +10,7 @@ BROWSER ?= auto
 
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint format install install-dev browser clean
+.PHONY: demo test test-slow against-fairchem lint format install install-dev browser clean
 
 demo: install
 	$(BIN)/python examples/demo.py
@@ -20,6 +20,13 @@ test: install-dev browser
 
 test-slow: install-dev browser
 	$(BIN)/python -m pytest -m slow
+
+# AllScAIP as published against the authors' code (fairchem-core, checked with 2.24.0), in an environment of its own
+against-fairchem: pyproject.toml
+	test -x $(VENV)-fairchem/bin/python || $(PYTHON) -m venv $(VENV)-fairchem
+	$(VENV)-fairchem/bin/python -m pip install --quiet $(TORCH)
+	$(VENV)-fairchem/bin/python -m pip install --quiet -e ".[against-fairchem]"
+	$(VENV)-fairchem/bin/python -m pytest tests/against -W default
 
 lint: install-dev
 	$(BIN)/ruff check src tests examples data

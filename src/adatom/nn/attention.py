@@ -26,7 +26,7 @@ from adatom.nn.equivariant import Linear
 from adatom.nn.exact import Exact
 
 Way = Literal["plain", "tiles", "fused"]
-TILE = 2**22  # attention weights held at once
+TILE = 2**20  # attention weights held at once
 LOWEST = -1e4  # in place of minus infinity where a bias is part of a product: e^LOWEST is 0
 
 
