@@ -1,20 +1,18 @@
 """Operators on features of several degrees, laid out (N, L2, C): atoms, harmonics, channels.
 
-All of them commute with rotations and inversion: channels mix within a degree, degrees mix through couplings, and only
-scalars (the first harmonic) pass through nonlinearities.
+All of them commute with rotations and inversion: channels mix within a degree, and only scalars (the first harmonic)
+pass through nonlinearities. Degrees mix on the sphere (`nn/sphere.py`).
 """
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from adatom.nn.exact import Exact
-from adatom.nn.spherical import coupling, coupling_paths, degrees
+from adatom.nn.spherical import degrees
 
 
 class Linear(nn.Module):
@@ -81,38 +79,6 @@ def bounded(x: Tensor) -> Tensor:
     Large ones are brought to size one: powers of them cannot overflow. The one under the root keeps what fades fading.
     """
     return x * torch.rsqrt(1 + x.square().mean((1, 2), keepdim=True))
-
-
-class Coupling(nn.Module):
-    """z_l3 = sum over paths w_path,c (x_l1,c (x) y_l2,c)_l3, channel by channel: (N, L2, C), (N, L2, C) -> (N,
-    (l_out+1)^2, C).
-
-    The couplings of all paths are first summed with their weights into one (L2 L2, out) matrix per channel: one batched
-    product does the whole tensor product, once per atom.
-    """
-
-    def __init__(self, l_max: int, l_out: int, channels: int) -> None:
-        super().__init__()
-        paths = coupling_paths(l_max, l_out)
-        size, out = (l_max + 1) ** 2, (l_out + 1) ** 2
-        count = [sum(l3 == degree for _, _, l3 in paths) for degree in range(l_out + 1)]
-        tensor = np.zeros((len(paths), size, size, out))
-        for row, (l1, l2, l3) in zip(tensor, paths, strict=True):
-            block = coupling(l1, l2, l3) / math.sqrt(count[l3])
-            row[l1**2 : (l1 + 1) ** 2, l2**2 : (l2 + 1) ** 2, l3**2 : (l3 + 1) ** 2] = block
-        self.shape = (channels, size * size, out)
-        self.weight = nn.Parameter(torch.randn(channels, len(paths)))
-        self.tensor = Exact(tensor.reshape(len(paths), -1))  # (paths, L2 * L2 * out)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Couple two sets of features."""
-        x, y = (
-            x.permute(2, 1, 0).contiguous(),
-            y.permute(2, 1, 0).contiguous(),
-        )  # (C, L2, N): atoms innermost, vectorised
-        product = (x.unsqueeze(2) * y.unsqueeze(1)).flatten(1, 2)  # (C, L2 L2, N)
-        matrix = (self.weight @ self.tensor(self.weight.dtype)).view(self.shape)
-        return torch.bmm(matrix.transpose(1, 2), product).permute(2, 1, 0)
 
 
 class Gate(nn.Module):
