@@ -12,6 +12,7 @@ Records are added to ``benchmarks/results/stability.json``, or to ``--results``.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import time
@@ -33,8 +34,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import adatom
 from adatom.elements import covalent_radius
 from adatom.errors import SimulationError
-from adatom.graph import Graph, collate
+from adatom.graph import Graph, collate, edge_vectors
+from adatom.models.allscaip import AllScAIP, Attended
 from adatom.neighbors import graph_from_atoms
+from adatom.nn import softgraph
+from adatom.nn.slots import index_slots
 from adatom.potential import Potential
 from adatom.properties.observables import fit_drift
 from adatom.properties.rdf import RDF, rdf
@@ -91,7 +95,13 @@ class Replicas:
         return found.energy.detach(), found.forces.detach()
 
     def _compiled(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        traced = make_fx(lambda positions: self._plain(positions))(self.positions)  # a bound method is not traced
+        potential, whole = every_edge(copy.deepcopy(self.potential), self.whole), self.whole
+
+        def evaluation(positions: Tensor) -> tuple[Tensor, Tensor]:
+            found = potential(whole.replace(positions=positions), forces=True)
+            return found.energy.detach(), found.forces.detach()
+
+        traced = make_fx(evaluation)(self.positions)
         compiled: Callable[[Tensor], tuple[Tensor, Tensor]] = torch.compile(traced, options={"cpp_wrapper": True})
         return compiled
 
@@ -116,6 +126,30 @@ class Replicas:
         atoms = self.positions.view(self.count, -1, 3).numpy()
         moved = [ase.Atoms(s.numbers, p) for s, p in zip(self.starts, atoms, strict=True)]
         return collate([graph_from_atoms(m, cutoff) for m in moved])
+
+
+def every_edge(potential: Potential, graph: Graph) -> Potential:
+    """The same potential, its list of edges the same for all positions, as tracing needs it.
+
+    AllScAIP lists at every geometry which edges are attended; where no atom has as many neighbours as there are places,
+    as in small molecules, it is always every edge. ``Replicas.check`` compares with the untouched potential.
+    """
+    network = potential.network
+    if not isinstance(network, AllScAIP):
+        return potential
+    k, cutoff = network.config.neighbours, network.config.cutoff
+    assert graph.slots.shape[1] < k, "an atom has more neighbours than are surely attended: run with --eager"
+    every = index_slots(graph.edges, graph.slots, graph.reverse, potential.dtype)
+
+    def attended(graph: Graph, dtype: torch.dtype) -> Attended:
+        vectors = edge_vectors(graph).to(dtype)
+        r = vectors.square().sum(1).sqrt()
+        ranks = softgraph.fading_ranks(softgraph.distances_in_slots(r, every), cutoff)
+        weight = softgraph.soft_envelope(r, ranks, every, graph.reverse, k, cutoff)
+        return Attended(every, r, vectors / r.unsqueeze(1), softgraph.log_weight(weight))
+
+    network._attended = attended  # type: ignore[method-assign]
+    return potential
 
 
 def thermal(replicas: Replicas, temperature: float, seed: int) -> Callable[[], None]:
