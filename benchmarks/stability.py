@@ -238,7 +238,7 @@ def ethanol(potential: Potential, options: argparse.Namespace) -> dict[str, Any]
             bonds.look(replicas, 0.5e-3 * k)
             degrees = 3 * replicas.atoms * BOLTZMANN * 0.5
             temperatures.append(float(replicas.kinetic()[replicas.moving].mean()) / degrees)
-            if not bool(replicas.moving.any()):
+            if not bool(replicas.moving.any()) or time.monotonic() > options.started + 60 * options.wall_minutes:
                 break
     taken = time.process_time() - start
     heated = {
@@ -340,11 +340,13 @@ def main() -> None:
     parser.add_argument("--ps", type=float, help="with thermostat: 100 for ethanol, 10 for water")
     parser.add_argument("--nve-ps", type=float, default=10.0)
     parser.add_argument("--replicas", type=int, default=5)
+    parser.add_argument("--wall-minutes", type=float, default=math.inf, help="ethanol: stop there, wherever it is")
     parser.add_argument("--eager", action="store_true", help="do not compile")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the trajectory of water goes")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.ps = options.ps or (100.0 if options.what == "ethanol" else 10.0)
+    options.started = time.monotonic()
     torch.set_num_threads(1)
     potential = adatom.load(options.model).eval().requires_grad_(False)
     record = {
