@@ -25,10 +25,9 @@ Two forms:
                  x_i <- x_i + W' SiLU( W'' [ A_00 || <f1 f2> || <f1 f2 f3> ] )       f = fields on the sphere from A
 
              Products of bond orders hold every pair and triple of neighbours with their angles: <f1 f2> is a sum over
-             Legendre polynomials of all pairs. With ``An`` slots attend to one another as well. The energy is that
-             relative to the atom without neighbours: a lone atom has exactly its reference. Energies are invariant
-             under rotation and inversion unless ``symmetry: learned`` lets raw harmonics in. Total charge and
-             multiplicity enter where the training data give them.
+             Legendre polynomials of all pairs. With ``An`` slots attend to one another as well. A lone atom has exactly
+             its reference energy. Energies are invariant under rotation and inversion unless ``symmetry: learned`` lets
+             raw harmonics in. Total charge and multiplicity enter where the training data give them.
 ``paper``    as published: features of all slots in every layer, two attentions (edges from an atom, edges to it), raw
              harmonics l <= 5 and bond orders l <= 9 averaged without weights. The energy depends on the orientation,
              jumps by the bond orders as an edge enters, and with node attention is not extensive. It equals the
@@ -124,6 +123,7 @@ class AllScAIPConfig(ModelConfig):
     l_max: int = Field(3, ge=1, le=4, description="degree of the bond orders and of the angular encoding, default form")
     radial: PositiveInt = 8
     readout: PositiveInt = 32
+    legendre: tuple[int, ...] | None = Field(None, description="channels of each degree in a head, paper form")
     node_cutoff: PositiveFloat | None = Field(None, description="Å, default form; None: twice the cutoff")
 
     @model_validator(mode="before")
@@ -381,6 +381,7 @@ class Shell(NamedTuple):
 
     slots: Slots
     bias: Tensor  # (N, 1 + M)  minus infinity in empty slots
+    encoding: LegendreEncoding | None
     directions: Tensor | None  # (N, 1, 1 + M, D')  factors of the angular encoding
     flipped: Tensor | None  # the same of the edges that point at the atom
     table: Tensor  # (S, K)
@@ -402,7 +403,11 @@ class PaperBody(nn.Module):
         self.state, self.slot = nn.Linear(2 * H, H), nn.Linear(2 * H, H)
         self.pair = nn.Linear(GAUSSIANS + (RAW_DEGREE + 1) ** 2, H)
         self.blocks = nn.ModuleList(PaperBlock(config) for _ in range(config.layers))
-        self.encoding = LegendreEncoding(published_spread(H // config.heads)) if "An" in config.components else None
+        self.encoding = (
+            LegendreEncoding(config.legendre or published_spread(H // config.heads))
+            if "An" in config.components
+            else None
+        )
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
@@ -418,16 +423,14 @@ class PaperBody(nn.Module):
         bias = softgraph.slot_bias(pad_edges(attended.bias.unsqueeze(1), slots), slots)
         x = self._atoms(graph, unit, bias)  # (N, H)
         centres = torch.linspace(0.0, self.config.cutoff, GAUSSIANS, dtype=r.dtype, device=r.device)
-        width = 2 * self.config.cutoff / (GAUSSIANS - 1)
-        g = torch.exp(-0.5 * ((r - centres) / width) ** 2)  # (N, 1 + M, 512)
+        g = torch.exp(-0.5 * ((r - centres) * ((GAUSSIANS - 1) / (2 * self.config.cutoff))) ** 2)  # (N, 1 + M, 512)
         e = gelu(self.pair(torch.cat([g, self.raw(unit)], dim=2)))
         h = gelu(self.slot(torch.cat([x.unsqueeze(1).expand_as(e), e], dim=2)))  # (N, 1 + M, H)
         shell = self._shell(graph, slots, unit, bias)
         for block in self.blocks:
             h = block(h, shell)
-        atoms = h[:, 0]
-        forces = None if self.forces is None else self.forces(atoms)
-        return NetworkOutput(self.energy(atoms).flatten(), atoms, forces=forces)
+        forces = None if self.forces is None else self.forces(h[:, 0])
+        return NetworkOutput(self.energy(h[:, 0]).flatten(), h[:, 0], forces=forces)
 
     def _atoms(self, graph: Graph, unit: Tensor, bias: Tensor) -> Tensor:
         """Element and bond orders of each atom, charge and multiplicity of its structure."""
@@ -447,7 +450,7 @@ class PaperBody(nn.Module):
         if "Si" in self.config.components:
             images = images_within(graph.cell, graph.pbc, self.config.cutoff)
         places = folded(graph.positions, graph.cell, graph.owner).to(dtype)
-        return Shell(slots, bias, directions, flipped, graph.table, places, graph.cell.to(dtype), images)
+        return Shell(slots, bias, self.encoding, directions, flipped, graph.table, places, graph.cell.to(dtype), images)
 
 
 class PaperBlock(nn.Module):
@@ -462,27 +465,25 @@ class PaperBlock(nn.Module):
         radial = torch.full((config.heads, FREQUENCIES), 1 / FREQUENCIES)
         self.radial = nn.Parameter(radial) if "Si" in config.components else None
         self.edge_network, self.node_network = FeedForward(H, shape[2]), FeedForward(H, shape[2])
-        # logarithmically spaced in single precision, as published
         low, high = math.log10(math.pi / 120), math.log10(math.pi / 0.25)
         self.frequencies = Exact(np.logspace(low, high, FREQUENCIES))
-        self.encoding = LegendreEncoding(published_spread(H // config.heads)) if "An" in config.components else None
 
     def forward(self, h: Tensor, shell: Shell) -> Tensor:
         """(N, 1 + M, H) -> (N, 1 + M, H)."""
-        h = h + self._among_slots(self.out_attention, h, shell.bias, shell.directions)
+        h = h + self._among_slots(self.out_attention, h, shell, shell.directions)
         h = softgraph.flip_slots(h, shell.slots)
-        h = h + self._among_slots(self.in_attention, h, shell.bias, shell.flipped)
+        h = h + self._among_slots(self.in_attention, h, shell, shell.flipped)
         h = softgraph.flip_slots(h, shell.slots)
         x = h[:, 0]
         if self.nodes is not None:
             x = x + self._among_atoms(self.nodes, x, shell)
         return torch.cat([self.node_network(x).unsqueeze(1), self.edge_network(h[:, 1:])], dim=1)
 
-    def _among_slots(self, attention: MultiHead, h: Tensor, bias: Tensor, directions: Tensor | None) -> Tensor:
+    def _among_slots(self, attention: MultiHead, h: Tensor, shell: Shell, directions: Tensor | None) -> Tensor:
         q, k, v = (t.transpose(1, 2) for t in attention.projected(h))  # (N, heads, 1 + M, D)
-        if self.encoding is not None and directions is not None:
-            q, k = self.encoding(q, directions), self.encoding(k, directions)
-        return attention.joined(slot_attention(q, k, v, bias, self.training).transpose(1, 2))
+        if shell.encoding is not None and directions is not None:
+            q, k = shell.encoding(q, directions), shell.encoding(k, directions)
+        return attention.joined(slot_attention(q, k, v, shell.bias, self.training).transpose(1, 2))
 
     def _among_atoms(self, attention: MultiHead, x: Tensor, shell: Shell) -> Tensor:
         q, k, v = attention.projected(x)  # (N, heads, D)
