@@ -68,9 +68,10 @@ def jump(values: np.ndarray) -> np.ndarray:
 
 
 def _largest_jump(bench: Bench, lines: Sequence[tuple[str, list[Outcome]]], of_forces: bool) -> Measured:
-    """Largest jump of the lines in ordinary steps: the median one, or the smaller of the two beside the jump.
+    """Largest jump of the lines in ordinary steps: the median one, or the larger of the two beside the jump.
 
-    A curve that fades like exp(-1/x) falls by orders of magnitude along a scan: its first steps are above the median.
+    A curve that fades falls by orders of magnitude along a scan: its first steps are above the median, and beyond its
+    end there are none.
     """
     figures = []
     typical = bench.scale.force if of_forces else bench.scale.energy
@@ -78,7 +79,7 @@ def _largest_jump(bench: Bench, lines: Sequence[tuple[str, list[Outcome]]], of_f
     for name, outcomes in lines:
         values = np.array([o.forces.ravel() if of_forces else [o.energy] for o in outcomes])  # (frames, components)
         steps = np.abs(np.diff(values, axis=0)).max(axis=1)
-        ordinary = np.maximum(np.minimum(steps[:-2], steps[2:]), max(float(np.median(steps)), 1e-9 * typical))
+        ordinary = np.maximum(np.maximum(steps[:-2], steps[2:]), max(float(np.median(steps)), 1e-9 * typical))
         jumps = jump(values).max(axis=1)
         place = int(np.argmax(jumps / ordinary))
         detail = f"largest for {name}: {jumps[place]:.2g} {unit} against {ordinary[place]:.2g} {unit} a step"
