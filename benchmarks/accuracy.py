@@ -13,6 +13,7 @@ record is added to ``benchmarks/results/accuracy.json``, or to ``--results``. Co
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import platform
@@ -96,10 +97,15 @@ def commit() -> str:
 
 
 def append(path: Path, record: dict[str, Any]) -> None:
-    """Add a record to a file of records."""
+    """Add a record to a file of records; runs side by side wait for each other."""
     path.parent.mkdir(exist_ok=True)
-    known = json.loads(path.read_text()) if path.exists() else []
-    path.write_text(json.dumps([*known, record], indent=1) + "\n")
+    with path.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        text = file.read()
+        known = json.loads(text) if text else []
+        file.truncate(0)
+        file.write(json.dumps([*known, record], indent=1) + "\n")
 
 
 if __name__ == "__main__":
