@@ -179,7 +179,8 @@ def wet_row(r: Record) -> list[str]:
     """One model of water."""
     peak, reference = r["first_peak_O-O"], r["first_peak_O-O_reference"]
     return [
-        SYSTEMS.get(r["name"], r["name"]), f"{r['ps']:.3g}", str(r["frames"]), *(f"{r[f'mean_difference_{p}']:.3f}" for p in ("O-O", "H-O", "H-H")),
+        SYSTEMS.get(r["name"], r["name"]), f"{r['ps']:.3g}", str(r["frames"]),
+        *(f"{r[f'mean_difference_{p}']:.3f}" for p in ("O-O", "H-O", "H-H")),
         f"{peak[0]:.2f} at {peak[1]:.2f} Å", f"{reference[0]:.2f} at {reference[1]:.2f} Å",
         r["failed"].splitlines()[0] if "failed" in r else f"{r['mean_temperature_K']:.0f} K",
     ]  # fmt: skip
