@@ -21,7 +21,8 @@ from adatom.data.doctor import unseen
 from adatom.data.read import Structure, read
 from adatom.errors import ChargeError
 from adatom.models import MODELS, read_model
-from adatom.models.base import Facts
+from adatom.models.base import Facts, check_rows
+from adatom.neighbors import given_charge_and_spin
 from adatom.potential import Potential
 from adatom.sim.md import MDConfig
 from adatom.sim.md import run as run_md
@@ -172,7 +173,8 @@ def test_the_doctor_warns_of_charges_that_the_model_does_not_see() -> None:
     assert spin.kind == "unseen spin"
     (missing, unasked) = unseen(data, {"charge"})
     assert (missing.kind, unasked.kind) == ("missing charge", "unseen spin")
-    assert "1 structures do not give their total charge, and are taken for 0" in missing.message
+    assert missing.severity == "error", "nobody knows what they are"
+    assert "1 structures do not give their total charge, and others do" in missing.message
     assert unseen([structure(), structure()], set()) == []
     assert unseen([structure(total_charge=1), structure(total_charge=1)], set()) == []
 
@@ -221,3 +223,24 @@ def test_a_test_set_beyond_the_trained_charges_is_refused_before_training(tmp_pa
     assert caught.value.where == "far.xyz:0"
     assert not (tmp_path / "run").exists()
     assert read(far)[0][0].atoms.info["total_charge"] == 2
+
+
+def test_a_network_trained_on_charges_alone_refuses_other_multiplicities() -> None:
+    config = read_model({"architecture": "allscaip", "charges": (0.0, 1.0), "elements": (1, 8)})
+    potential = Potential(MODELS["allscaip"](config), {1: -13.0, 8: -430.0})
+    potential.check_atoms(water(total_charge=1))
+    with pytest.raises(ChargeError, match="multiplicity of 2"):
+        potential.check_atoms(water(total_charge=1, multiplicity=2))
+
+
+@pytest.mark.parametrize(("charge", "spin"), [(150.0, 1.0), (0.5, 1.0), (0.0, 101.0)])
+def test_published_tables_have_rows_for_whole_numbers_only(charge: float, spin: float) -> None:
+    values = torch.tensor([0.0, charge]), torch.tensor([1.0, spin])
+    with pytest.raises(ChargeError, match="whole numbers"):
+        [check_rows(w, v, low, 100) for w, v, low in zip(("charge", "spin"), values, (-100, 0), strict=True)]
+
+
+@pytest.mark.parametrize("value", ["one", [1, 2]])
+def test_a_charge_that_is_no_number_is_named(value: object) -> None:
+    with pytest.raises(ChargeError, match="total_charge is not a number"):
+        given_charge_and_spin(water(total_charge=value))

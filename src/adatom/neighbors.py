@@ -8,7 +8,7 @@ import torch
 import vesin
 
 from adatom.elements import covalent_radius, symbol
-from adatom.errors import GeometryError
+from adatom.errors import ChargeError, GeometryError
 from adatom.graph import Graph, pad_rows, reverse_edges
 
 NEUTRAL, SINGLET = 0.0, 1.0  # what a structure is that says nothing of charge and multiplicity
@@ -107,11 +107,28 @@ def _at(where: str | None, detail: str) -> str:
 def given_charge_and_spin(atoms: ase.Atoms) -> tuple[float | None, float | None]:
     """Total charge (e) and spin multiplicity as ``atoms.info`` gives them, None where it does not say.
 
-    Read from ``total_charge`` or ``charge``, and from ``multiplicity`` or ``spin``.
+    Read from ``total_charge`` or ``charge``, and from ``multiplicity`` or ``spin``. ChargeError for what is no number.
     """
-    info = atoms.info
-    charge, spin = info.get("total_charge", info.get("charge")), info.get("multiplicity", info.get("spin"))
-    return None if charge is None else float(charge), None if spin is None else float(spin)
+    return _number(atoms, "total_charge", "charge"), _number(atoms, "multiplicity", "spin")
+
+
+def _number(atoms: ase.Atoms, *keys: str) -> float | None:
+    """The first of some entries of ``atoms.info`` that is there."""
+    for key in keys:
+        value = atoms.info.get(key)
+        if value is None:
+            continue
+        try:
+            return float(value)
+        except (TypeError, ValueError) as error:
+            raise ChargeError(
+                f"{key} is not a number",
+                where=atoms.get_chemical_formula(),
+                wanted="one number",
+                got=repr(value),
+                remedy=f"correct atoms.info['{key}']",
+            ) from error
+    return None
 
 
 def charge_and_spin(atoms: ase.Atoms) -> tuple[float, float]:

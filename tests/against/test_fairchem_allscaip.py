@@ -26,7 +26,7 @@ from adatom.potential import Potential
 pytest.importorskip("fairchem.core", reason="needs fairchem-core: make against-fairchem")
 
 from fairchem.core.datasets.atomic_data import AtomicData, atomicdata_list_to_batch
-from fairchem.core.models.allscaip import AllScAIP as theirs
+from fairchem.core.models.allscaip import AllScAIP as theirs  # noqa: N813
 from fairchem.core.models.allscaip.utils import data_preprocess
 
 WIDTH, LAYERS, HEADS = 128, 3, 2  # heads of 64 channels, as in every published size

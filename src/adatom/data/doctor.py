@@ -89,10 +89,10 @@ def consistency(structures: Sequence[Structure], used: Collection[str] = LABELS)
 
 
 def unseen(structures: Sequence[Structure], seen: Collection[str]) -> list[Finding]:
-    """Warnings on charges and multiplicities, given what a network sees of them.
+    """What is wrong with charges and multiplicities, given what a network sees of them.
 
-    Several of them in the data of a network that sees none look like contradicting labels to it; structures that say
-    nothing beside others that do are taken for neutral singlets.
+    Several of them in the data of a network that sees none look like contradicting labels to it: a warning. Structures
+    that say nothing beside others that do are an error, if the network sees it: nobody knows what they are.
 
     Parameters
     ----------
@@ -110,9 +110,9 @@ def unseen(structures: Sequence[Structure], seen: Collection[str]) -> list[Findi
             remedy = f"choose a model that does (adatom models), or train on one {what} alone"
             found.append(Finding(f"unseen {name}", "warning", _files(structures), message, remedy))
         if name in seen and 0 < len(silent) < len(structures):
-            message = f"{len(silent)} structures do not give their {what}, and are taken for {default:g}"
-            remedy = f"give {key} in every structure, as the others do"
-            found.append(Finding(f"missing {name}", "warning", _list(structures, silent), message, remedy))
+            message = f"{len(silent)} structures do not give their {what}, and others do"
+            remedy = f"give {key} in every structure, {default:g} where it is that"
+            found.append(Finding(f"missing {name}", "error", _list(structures, silent), message, remedy))
     return found
 
 

@@ -64,7 +64,7 @@ from adatom.config import nearest
 from adatom.elements import MAX_Z
 from adatom.errors import MemoryLimitError
 from adatom.graph import Graph, edge_vectors, pad_rows
-from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput, stress_from_virials
+from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput, check_rows, stress_from_virials
 from adatom.nn import softgraph
 from adatom.nn.attention import (
     AngularAttention,
@@ -179,8 +179,7 @@ class AllScAIP(Model):
 
     def __init__(self, config: AllScAIPConfig) -> None:
         super().__init__()
-        self.config = config
-        published, node = config.form == "paper", "No" in config.components
+        self.config, published, node = config, config.form == "paper", "No" in config.components
         # published ranks feel what lies up to the reach of the bump beyond the cutoff
         self.cutoff = config.cutoff + (softgraph.BUMP_REACH * softgraph.RANK_WIDTH if published else 0.0)
         self.claims = Claims(
@@ -192,20 +191,19 @@ class AllScAIP(Model):
             grounded=not published,
         )
         self.body: DefaultBody | PaperBody = PaperBody(config) if published else DefaultBody(config)
-        self.embeds_charge = published or config.charges is not None
-        self.embeds_spin = published or config.spins is not None
+        self.embeds_charge = self.embeds_spin = True  # both or none: a multiplicity nobody trained on is refused
 
     def forward(self, graph: Graph) -> NetworkOutput:
         """Contribution of each atom; MemoryLimitError with the number of neighbours where they do not fit."""
         try:
             output: NetworkOutput = self.body(graph, self._attended(graph, self.body.species.weight.dtype))
         except RuntimeError as error:
-            if "memory" not in str(error):  # how torch says it on every device
+            if "memory" not in str(error) or "illegal" in str(error):  # how torch says it on every device
                 raise
-            atoms, most = graph.slots.shape
+            sizes = f"{graph.slots.shape[0]} atoms with up to {graph.slots.shape[1]} neighbours"
             raise MemoryLimitError(
                 "the neighbours of these atoms do not fit into memory, and none is left out",
-                got=f"{atoms} atoms with up to {most} neighbours within {self.cutoff:g} Å",
+                got=f"{sizes} within {self.cutoff:g} Å",
                 remedy="look for atoms on one spot, take smaller batches, or train with a shorter cutoff",
             ) from error
         return output
@@ -437,7 +435,9 @@ class PaperBody(nn.Module):
         q = softgraph.bond_orders(self.orders(unit), (bias > -torch.inf).to(unit.dtype))  # all kept slots count alike
         order = gelu(self.order(q))
         x = gelu(self.atom(self.atom_norm(torch.cat([self.species(graph.numbers), order], dim=1))))
-        charge, spin = self.charge(graph.charge.round().long() + 100), self.spin(graph.spin.round().long())
+        check_rows("charge", graph.charge, -100, 100)
+        check_rows("multiplicity", graph.spin, 0, 100)
+        charge, spin = self.charge(graph.charge.long() + 100), self.spin(graph.spin.long())
         state = gelu(self.state(torch.cat([charge, spin], dim=1)))  # (S, H)
         return x + state.index_select(0, graph.owner)
 

@@ -10,6 +10,7 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from adatom.config import Config
+from adatom.errors import ChargeError
 from adatom.graph import Graph, sum_by_owner
 
 
@@ -102,3 +103,14 @@ def stress_from_virials(virials: Tensor, graph: Graph) -> Tensor:
     volume = torch.linalg.det(graph.cell).abs().to(virials.dtype).view(-1, 1, 1)
     total = sum_by_owner(virials, graph.owner, graph.cell.shape[0])
     return torch.where(volume > 0, total / torch.where(volume > 0, volume, 1.0), 0.0)
+
+
+def check_rows(what: str, values: Tensor, low: int, high: int) -> None:
+    """ChargeError for values (S,) that a table of whole numbers from ``low`` to ``high`` has no row for."""
+    if bool(((values != values.round()) | (values < low) | (values > high)).any()):
+        raise ChargeError(
+            f"this network has no row for a {what} in its table",
+            wanted=f"whole numbers from {low} to {high}",
+            got=", ".join(f"{float(value):g}" for value in values[:8]),
+            remedy="correct the structure, or use a form without tables",
+        )

@@ -98,6 +98,9 @@ def train(
     references = references_of(sets.train, config.data)
     resolved = config.model_copy(update={"model": config.model.completed(facts(train_set))})
     potential = make_potential(resolved, train_set, references)
+    if potential.cutoff != cutoff:  # a network may look further than its configuration says
+        train_set = Dataset(sets.train, potential.cutoff)
+        valid_set = Dataset(sets.valid, potential.cutoff) if sets.valid else None
     sets = _fitting(sets, potential, console if speaks else Console(quiet=True))
     potential.card |= {"data": _data_card(sets), "versions": _versions()}
     with disk(run):

@@ -72,8 +72,8 @@ def swapped(potential: Potential, model: ModelConfig) -> Potential:
             got=f"none for {', '.join(missing[:4])}",
             remedy="set schedule to single, or let the architecture add its heads under names of their own",
         )
+    network.to(device=potential.references.device, dtype=potential.dtype)  # first: weights keep all their digits
     network.load_state_dict({name: trained[name] for name in network.state_dict()})
-    network.to(device=potential.references.device, dtype=potential.dtype)
     references = {z: float(potential.references[z]) for z in potential.elements}
     priors = tuple(potential.priors)
     other = Potential(network, references, float(potential.scale), priors, model.derivatives, potential.card)  # type: ignore[arg-type]
