@@ -248,6 +248,20 @@ def test_a_pickle_is_refused_and_never_opened(tmp_path: Path, write: Callable[[T
     assert flag.exists(), "the trap works"
 
 
+def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path: Path) -> None:
+    """Its first byte is the length modulo 256: one file in 32 begins with 0x80, as pickles do."""
+    path = tmp_path / "m.adatom"
+    for spaces in range(0, 256, 8):
+        model_file.save(made(), path)
+        data = path.read_bytes()
+        (length,) = struct.unpack("<Q", data[:8])
+        path.write_bytes(struct.pack("<Q", length + spaces) + data[8 : 8 + length] + b" " * spaces + data[8 + length :])
+        if path.read_bytes()[0] == 0x80:
+            break
+    assert path.read_bytes()[0] == 0x80
+    assert same(model_file.load(path)(batch()), made()(batch()))
+
+
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_no_protocol_of_pickle_is_opened(tmp_path: Path, protocol: int) -> None:
     path, flag = tmp_path / "model.adatom", tmp_path / "opened"

@@ -167,8 +167,9 @@ def _checked(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _read_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            start = file.read(4)
-            if start.startswith(_PICKLE_STARTS):
+            start = file.read(9)
+            # a safetensors file begins with the length of its header, eight bytes that can look like anything, and "{"
+            if start.startswith(_PICKLE_STARTS) and start[8:] != b"{":
                 raise ModelFileError(
                     "this is a pickle (or a torch.save archive): loading one can run any code, so it was not opened",
                     where=str(path),

@@ -12,7 +12,7 @@ import torch
 from ase.build import bulk, molecule
 from torch.nn.functional import softplus
 
-from adatom.errors import ConfigError, MemoryLimitError
+from adatom.errors import ChargeError, ConfigError, MemoryLimitError
 from adatom.graph import Graph, Results, collate
 from adatom.models import MODELS
 from adatom.models.allscaip import FREQUENCIES, SIZES, AllScAIP, AllScAIPConfig, PaperBlock
@@ -404,8 +404,10 @@ def test_charge_and_multiplicity_enter_where_the_data_give_them() -> None:
     )
     assert seen.network.embeds_charge
     assert seen.network.embeds_spin
-    assert not blind.network.embeds_charge
     assert torch.equal(ask(blind, ion(1)).energy, ask(blind, ion(0)).energy)
+    blind.check_atoms(ion(0))
+    with pytest.raises(ChargeError, match="not trained on a total charge of 1"):
+        blind.check_atoms(ion(1))
     states = [ion(0), ion(1), ion(-1), ion(0, 3)]
     together = ask(seen, *states)
     assert len({round(e, 6) for e in together.energy.tolist()}) == 4
