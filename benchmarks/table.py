@@ -260,7 +260,7 @@ exceeds 6.3 eV/Å. Who has to hold on rare, violent frames should look at this d
 HOT = """\
 Ethanol at 500 K, five replicas from five frames of the test set, 0.5 fs, Langevin dynamics (2/ps), models of the
 table above. A run fails when a bond is more than 0.5 Å off its mean in the training data. Then, without thermostat,
-10 ps (AllScAIP: 5) from where they ended. Asked for are 100 ps; what is shorter was cut off by the clock, not by a failure.
+10 ps from where they ended. Asked for are 100 ps; what is shorter was cut off by the clock, not by a failure.
 """
 WET = """
 Water, 64 molecules, 300 K, 0.5 fs, velocity rescaling, begun from a frame of the test set moved downhill to
