@@ -97,3 +97,14 @@ def test_default_heads_are_equivariant_local_and_fade(architecture: str, form: s
     torch.testing.assert_close(rotated.forces, forces[8:11] @ torch.from_numpy(matrix), rtol=0, atol=1e-9)
     outside = ask(potential, [ase.Atoms("SiO", positions=[[0, 0, 0], [potential.cutoff - 1e-5, 0, 0]])])
     assert outside.forces.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+def test_heads_of_a_network_of_degree_one_read_what_there_is(architecture: str) -> None:
+    values = {"architecture": architecture, "l_max": 1, "derivatives": "direct"}
+    settings = read_model(NARROW[architecture].get("default", {}) | values).completed(FACTS)
+    potential = Potential(MODELS[architecture](settings), REFERENCES, derivatives="direct").eval()
+    energy, forces, stress = ask(potential, structures())
+    assert energy.isfinite().all()
+    assert forces.isfinite().all()
+    assert stress[0].isfinite().all()

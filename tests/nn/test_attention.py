@@ -121,7 +121,7 @@ def test_tiles_of_atoms_have_the_derivatives_of_the_whole_with_weights_and_null_
         def function(q: Tensor, k: Tensor, v: Tensor, places: Tensor, scale: Tensor, null: Tensor) -> Tensor:
             given = pairs(places, scale.square())
             if shared:
-                given = given._replace(matrix=kept(given, TABLE).matrix)
+                given = given._replace(matrix=kept(given, TABLE, heads=1).matrix)
                 assert given.matrix is not None
             return node_attention(q, k, v, TABLE, True, given, null, way)
 
@@ -173,7 +173,7 @@ def test_the_plan_keeps_small_attention_whole_and_fuses_only_what_needs_one_deri
 
 def test_a_matrix_of_weights_is_shared_only_while_it_is_small() -> None:
     places, scale = randn(N, 3), randn(1)
-    assert kept(pairs(places, scale), TABLE).matrix is not None
+    assert kept(pairs(places, scale), TABLE, heads=1).matrix is not None
     assert kept(pairs(places, scale), TABLE, heads=3).matrix is None
 
 

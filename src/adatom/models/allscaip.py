@@ -301,12 +301,12 @@ class DefaultBody(nn.Module):
     def _pairs(self, graph: Graph) -> Pairs:
         """Weights of the node attention, summed over images."""
         images, reach = images_within(graph.cell, graph.pbc, self.reach), self.reach
-        dtype = self.species.weight.dtype
 
         def weights(here: Tensor, there: Tensor, present: Tensor, cell: Tensor) -> Tensor:
-            return fading_sum(here, there, present, cell, images, reach).to(dtype).unsqueeze(1)
+            return fading_sum(here, there, present, cell, images, reach).to(self.species.weight.dtype).unsqueeze(1)
 
-        return kept(Pairs(weights, folded(graph.positions, graph.cell, graph.owner), (graph.cell,)), graph.table)
+        places = folded(graph.positions, graph.cell, graph.owner)
+        return kept(Pairs(weights, places, (graph.cell,)), graph.table, self.config.heads)
 
 
 class State(nn.Module):

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from adatom.elements import MAX_Z
 from adatom.graph import Graph, edge_vectors, sum_by_owner
 from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput, stress_from_virials
-from adatom.nn.direct import DirectHeads
+from adatom.nn.direct import MOST, DirectHeads
 from adatom.nn.equivariant import DegreeLinear, Gate, Linear, Readout, add_degrees
 from adatom.nn.exact import Exact
 from adatom.nn.radial import bessel, envelope
@@ -46,9 +46,6 @@ SIZES: dict[str, dict[str, int]] = {
     "M": {"l_max": 3, "l_hidden": 1, "channels": 64, "layers": 2, "heads": 8, "radial": 8, "readout": 64},
     "L": {"l_max": 3, "l_hidden": 2, "channels": 128, "layers": 3, "heads": 8, "radial": 10, "readout": 128},
 }
-
-
-HEAD = 2  # degree of what direct heads read: forces and stress
 
 
 class MLANetConfig(ModelConfig):
@@ -145,7 +142,7 @@ class DefaultBody(nn.Module):
         last = config.layers - 1
         self.layers = nn.ModuleList(DefaultLayer(config, first=t == 0, last=t == last) for t in range(config.layers))
         self.readouts = nn.ModuleList(Readout(config.channels, config.readout) for _ in range(config.layers))
-        direct, l_seen = config.derivatives == "direct", min(HEAD, config.l_max)
+        direct, l_seen = config.derivatives == "direct", min(MOST, config.l_max)
         self.direct = DirectHeads(config.layers, l_seen, 3 * config.channels, config.channels) if direct else None
 
     def forward(self, graph: Graph, species: Tensor, r: Tensor, y: Tensor) -> NetworkOutput:
@@ -199,7 +196,7 @@ class DefaultLayer(nn.Module):
         self.null = nn.Parameter(torch.zeros(H))  # c
         self.value = DegreeLinear(l_in, H * C, C)
         self.edge = DegreeLinear(config.l_max, H * B, C)
-        l_seen = min(HEAD, config.l_max) if config.derivatives == "direct" else 0
+        l_seen = min(MOST, config.l_max) if config.derivatives == "direct" else 0
         self.update = SphereUpdate(config.l_max, l_out, l_seen, C)
 
     def forward(self, x: Tensor, neighbours: Neighbours) -> tuple[Tensor, Tensor]:

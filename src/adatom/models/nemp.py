@@ -36,7 +36,7 @@ from torch.nn.functional import silu
 from adatom.elements import MAX_Z
 from adatom.graph import Graph, edge_vectors, sum_by_owner
 from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput, stress_from_virials
-from adatom.nn.direct import DirectHeads
+from adatom.nn.direct import MOST, DirectHeads
 from adatom.nn.equivariant import DegreeLinear, Linear, Readout, add_degrees
 from adatom.nn.exact import Exact
 from adatom.nn.radial import bessel, envelope
@@ -56,9 +56,6 @@ SIZES: dict[str, dict[str, dict[str, int]]] = {
         "L": {"l_max": 3, "l_hidden": 2, "channels": 64, "layers": 3, "radial": 64, "pair_code": 32, "readout": 128},
     },
 }
-
-
-HEAD = 2  # degree of what direct heads read: forces and stress
 
 
 class NEMPConfig(ModelConfig):
@@ -148,8 +145,8 @@ class DefaultBody(nn.Module):
         last = config.layers - 1
         self.layers = nn.ModuleList(DefaultLayer(config, first=t == 0, last=t == last) for t in range(config.layers))
         self.readouts = nn.ModuleList(Readout(config.channels, config.readout) for _ in range(config.layers))
-        direct = config.derivatives == "direct"
-        self.direct = DirectHeads(config.layers, HEAD, 3 * config.channels, config.channels) if direct else None
+        direct, l_seen = config.derivatives == "direct", min(MOST, config.l_max)
+        self.direct = DirectHeads(config.layers, l_seen, 3 * config.channels, config.channels) if direct else None
 
     def forward(self, graph: Graph, vectors: Tensor) -> NetworkOutput:
         """Sum of what each layer's scalars say, relative to the atom without neighbours."""
@@ -199,7 +196,7 @@ class DefaultLayer(nn.Module):
         self.radial = None if first else Linear(B, K)  # psi of the first layer is what the senders say already
         self.features = None if first else DegreeLinear(l_in, K * C, C)
         self.weigh = Linear(C, (config.l_max + 1) * C)
-        l_seen = min(HEAD, config.l_max) if config.derivatives == "direct" else 0
+        l_seen = min(MOST, config.l_max) if config.derivatives == "direct" else 0
         self.update = SphereUpdate(config.l_max, l_out, l_seen, C)
         self.register_buffer("degree", torch.tensor(degrees(config.l_max)), persistent=False)
 

@@ -91,7 +91,7 @@ class Pairs(NamedTuple):
     matrix: Tensor | None = None  # (S, 1 or H, K, K)
 
 
-def kept(pairs: Pairs, table: Tensor, heads: int = 1) -> Pairs:
+def kept(pairs: Pairs, table: Tensor, heads: int) -> Pairs:
     """The same weights, evaluated now for all layers to share, unless the matrix would be too large to keep."""
     if table.shape[0] * heads * table.shape[1] ** 2 > TILE:
         return pairs

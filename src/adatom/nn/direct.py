@@ -10,6 +10,8 @@ from adatom.nn.equivariant import SILU_GAIN, DegreeLinear, Linear
 from adatom.nn.exact import Exact
 from adatom.nn.spherical import coupling
 
+MOST = 2  # degree of what forces and virials are made of
+
 
 class DirectHead(nn.Module):
     """Force and virial of each atom from its features of degree 0, 1 and 2, gated by its scalars.
@@ -31,7 +33,7 @@ class DirectHead(nn.Module):
 
     def __init__(self, l_max: int, channels_in: int, channels: int) -> None:
         super().__init__()
-        self.used, self.channels = min(l_max, 2), channels
+        self.used, self.channels = min(l_max, MOST), channels
         self.size = (self.used + 1) ** 2
         self.mix = DegreeLinear(self.used, channels_in, channels)
         self.gates = Linear(channels, (self.used + 1) * channels, bias=True)
