@@ -239,8 +239,9 @@ INTRODUCTION = """\
 Five systems, five data sets, {minutes} minutes of CPU time of one core each, the same files, 5 Å, float32. Ours are
 the default forms in size S with the recipes of `configs/`; MACE and NequIP are trained by their own recipes
 (`benchmarks/systems/README.md`). The clock is the CPU time of the training process from its start to its last step,
-validations included. One run each, on a two-core machine that was busy with other work: peers one at a time, ours two
-side by side. CPU time grows by up to a third in such company, so differences below a tenth say nothing.
+validations included. One run each, on a two-core machine that was busy with other work: peers one at a time (NequIP on
+water and silicon beside one of ours), ours two side by side, in part at a higher priority than the rest. CPU time grows
+by up to a third in such company, so differences below a tenth say nothing. Four minutes say nothing of hours either.
 """
 READING = """\
 Silicon: 203 cells for training, 25 to test on (Zuo et al. 2020). Ethanol, aspirin: fold 1 of rMD17, 950 + 50 for
