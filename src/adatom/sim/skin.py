@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adatom.graph import Graph, pad_rows, reverse_edges
+from adatom.graph import Graph, pad_neighbours, pad_rows, reverse_edges
 from adatom.neighbors import charge_and_spin, check_cell, neighbor_list
 
 
@@ -37,6 +37,8 @@ class _Cut:
     edges: Tensor  # (2, E)
     shifts: Tensor  # (E, 3)
     slots: Tensor  # (N, M)
+    neighbours: Tensor  # (N, M)
+    back: Tensor  # (N, M)
     reverse: Tensor  # (E,)
 
 
@@ -89,6 +91,8 @@ class SkinList:
             spin=points.new_tensor([spin]),
             source=torch.zeros(1, dtype=torch.int64, device=self.device),
             slots=cut.slots,
+            neighbours=cut.neighbours,
+            back=cut.back,
             table=wide.table,
             reverse=cut.reverse,
         )
@@ -164,12 +168,17 @@ class SkinList:
         edges = wide.edges.index_select(1, index)
         place = torch.empty(wide.edges.shape[1], dtype=torch.int64, device=self.device)  # (E,)  old number -> new
         place[index] = torch.arange(index.shape[0], device=self.device)
+        slots = pad_rows(edges[0], wide.numbers.shape[0])
+        reverse = place.index_select(0, wide.reverse.index_select(0, index))
+        neighbours, back = pad_neighbours(edges, slots, reverse)
         self._cut = _Cut(
             kept=kept,
             edges=edges,
             shifts=wide.shifts.index_select(0, index),
-            slots=pad_rows(edges[0], wide.numbers.shape[0]),
-            reverse=place.index_select(0, wide.reverse.index_select(0, index)),
+            slots=slots,
+            neighbours=neighbours,
+            back=back,
+            reverse=reverse,
         )
         return self._cut
 
