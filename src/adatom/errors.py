@@ -67,6 +67,10 @@ class MemoryLimitError(AdatomError):
     """A structure needs more memory than there is."""
 
 
+class CompileWarning(UserWarning):
+    """Compiled code could not be made, or was wrong: what runs is the same, only slower."""
+
+
 class ModelFileError(AdatomError):
     """A model file is truncated, altered, of a later format, or not a model file at all."""
 

@@ -38,7 +38,7 @@ def neighbor_list(
     i, j = i.astype(np.int64), j.astype(np.int64)
     shift = shift + folds[i] - folds[j]
     order = np.lexsort((shift[:, 2], shift[:, 1], shift[:, 0], j, i))
-    return np.stack([i, j])[:, order], np.ascontiguousarray(shift[order], dtype=np.float64)
+    return np.stack([i[order], j[order]]), np.ascontiguousarray(shift[order], dtype=np.float64)
 
 
 def complete_cell(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> np.ndarray:

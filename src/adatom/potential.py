@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import ase
 import torch
@@ -17,6 +17,15 @@ from adatom.neighbors import NEUTRAL, SINGLET, given_charge_and_spin
 from adatom.priors.base import Prior
 
 Derivatives = Literal["gradient", "direct"]
+Energies = Callable[[Graph], Tensor]  # (S,) eV
+Derive = Callable[[Energies, Graph, bool, bool], Results]  # energies, graph, forces?, stress?
+
+
+class Runner(Protocol):
+    """Another way to energy and forces (and stress) of a graph than operation by operation: ``adatom.compile``."""
+
+    def __call__(self, potential: Potential, graph: Graph, stress: bool) -> Results | None:
+        """The same results, or None to leave them to ``Potential.eager``."""
 
 
 class Potential(nn.Module):
@@ -57,6 +66,7 @@ class Potential(nn.Module):
         self.network = network
         self.priors = nn.ModuleList(priors)
         self.derivatives: Derivatives = derivatives
+        self.runner: Runner | None = None
         self.card: dict[str, Any] = dict(card or {})
         table = torch.full((MAX_Z + 1,), torch.nan, dtype=torch.float64)
         for z, energy in references.items():
@@ -116,18 +126,34 @@ class Potential(nn.Module):
         Under ``torch.is_grad_enabled()`` and in training mode the results can be differentiated once more.
         Stress is NaN for structures that are not periodic in three directions: they have no volume.
         """
+        if self.runner is not None and forces:
+            found = self.runner(self, graph, stress)
+            if found is not None:
+                return found
+        return self.eager(graph, forces, stress)
+
+    def eager(self, graph: Graph, forces: bool = True, stress: bool = False) -> Results:
+        """As ``forward``, operation by operation."""
         if self.derivatives == "direct":
             with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
-                return self._direct(graph, forces, stress)
-        return self._derived(graph, self._energies, forces, stress)
+                return self.results(graph, forces, stress, self._derived)
+        return self.results(graph, forces, stress, self._derived)
 
-    def _derived(self, graph: Graph, energies: Callable[[Graph], Tensor], forces: bool, stress: bool) -> Results:
+    def results(self, graph: Graph, forces: bool, stress: bool, derive: Derive) -> Results:
+        """Results, with derivatives of energies taken by ``derive``."""
+        return (
+            derive(self.energies, graph, forces, stress)
+            if self.derivatives == "gradient"
+            else self._direct(graph, forces, stress, derive)
+        )
+
+    def _derived(self, energies: Energies, graph: Graph, forces: bool, stress: bool) -> Results:
         """Energies (S,) of a graph with forces and stress as their derivatives."""
         positions = graph.positions.detach().requires_grad_(forces)
         strain = torch.zeros_like(graph.cell, requires_grad=stress)
         with torch.enable_grad():
             energy = energies(
-                _strained(graph.replace(positions=positions), strain) if stress else graph.replace(positions=positions)
+                strained(graph.replace(positions=positions), strain) if stress else graph.replace(positions=positions)
             )
             total = energy.sum()  # inside: a caller under no_grad would otherwise cut the graph here
         wanted = [t for t, asked in ((positions, forces), (strain, stress)) if asked]
@@ -139,7 +165,7 @@ class Potential(nn.Module):
         return Results(
             energy if self.training else energy.detach(),
             -_or_zero(next(slopes), positions) if forces else torch.full_like(graph.positions, torch.nan),
-            _by_volume(_or_zero(next(slopes), strain), graph) if stress else torch.full_like(graph.cell, torch.nan),
+            by_volume(_or_zero(next(slopes), strain), graph) if stress else torch.full_like(graph.cell, torch.nan),
         )
 
     def atomic_energies(self, graph: Graph) -> Tensor:
@@ -164,7 +190,8 @@ class Potential(nn.Module):
     def _prior_totals(self, graph: Graph) -> Tensor:
         return sum_by_owner(self._prior_energies(graph), graph.owner, graph.cell.shape[0])
 
-    def _energies(self, graph: Graph) -> Tensor:
+    def energies(self, graph: Graph) -> Tensor:
+        """Energy of each structure in eV, (S,); a plain function of positions and cell, to be differentiated."""
         return self._totals(graph, self.network(graph))
 
     def _totals(self, graph: Graph, output: NetworkOutput) -> Tensor:
@@ -174,7 +201,7 @@ class Potential(nn.Module):
         parts = sum_by_owner(self._sum_parts(graph, silent), graph.owner, graph.cell.shape[0])
         return parts + output.pooled.to(torch.float64) * self.scale
 
-    def _direct(self, graph: Graph, forces: bool, stress: bool) -> Results:
+    def _direct(self, graph: Graph, forces: bool, stress: bool, derive: Derive) -> Results:
         output: NetworkOutput = self.network(graph)
         if output.forces is None:
             raise ConfigError(
@@ -184,7 +211,7 @@ class Potential(nn.Module):
                 got="energies alone",
                 remedy="set derivatives to gradient, and schedule to single",
             )
-        pushed = self._derived(graph, self._prior_totals, forces, stress)  # what priors add, heads need not learn
+        pushed = derive(self._prior_totals, graph, forces, stress)  # what priors add, heads need not learn
         silent = torch.full_like(graph.cell, torch.nan)
         return Results(
             self._totals(graph, output),
@@ -219,7 +246,7 @@ def _check_trained(
         )
 
 
-def _strained(graph: Graph, strain: Tensor) -> Graph:
+def strained(graph: Graph, strain: Tensor) -> Graph:
     """Positions and cell under a small symmetric strain: r -> r (1 + eps)."""
     symmetric = 0.5 * (strain + strain.transpose(1, 2))
     per_atom = symmetric.index_select(0, graph.owner)  # (N, 3, 3)
@@ -229,7 +256,7 @@ def _strained(graph: Graph, strain: Tensor) -> Graph:
     )
 
 
-def _by_volume(slope: Tensor, graph: Graph) -> Tensor:
+def by_volume(slope: Tensor, graph: Graph) -> Tensor:
     """dE/d(strain) by the volume of each cell, (S, 3, 3) eV/Å^3; NaN where there is no volume."""
     volume = torch.linalg.det(graph.cell).abs().view(-1, 1, 1)
     return _where_volume(slope / torch.where(volume > 0, volume, 1.0), graph)

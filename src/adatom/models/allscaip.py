@@ -177,6 +177,8 @@ class AllScAIP(Model):
         "paper": "comparison with the publication; very large data",
     }
 
+    compiles = False  # which edges are attended to depends on their lengths
+
     def __init__(self, config: AllScAIPConfig) -> None:
         super().__init__()
         self.config, published, node = config, config.form == "paper", "No" in config.components

@@ -79,6 +79,7 @@ class Model(nn.Module, ABC):
 
     ``embeds_charge`` and ``embeds_spin`` say whether total charge and multiplicity of a structure enter: a potential
     that was trained with them then asks for them. ``about`` says of each form in a line what it is good for.
+    ``compiles`` is False where shapes within the network depend on the values of tensors.
     """
 
     Config: ClassVar[type[ModelConfig]]
@@ -86,6 +87,7 @@ class Model(nn.Module, ABC):
     claims: Claims
     cutoff: float
     about: ClassVar[dict[str, str]] = {}
+    compiles: ClassVar[bool] = True
     embeds_charge: bool = False
     embeds_spin: bool = False
 

@@ -125,6 +125,7 @@ class DefaultBody(Layered):
     def __init__(self, config: MLANetConfig) -> None:
         super().__init__()
         C, last = config.channels, config.layers - 1
+        self.channels = C
         self.geometry = Geometry(config.cutoff, config.l_max, config.radial)
         self.embedding = nn.Embedding(MAX_Z + 1, C)
         self.layers = nn.ModuleList(DefaultLayer(config, first=t == 0, last=t == last) for t in range(config.layers))
@@ -139,16 +140,20 @@ class DefaultBody(Layered):
     def step(self, number: int, own: Rows, others: Rows, near: Surroundings, numbers: Tensor) -> Step:
         """One layer, and what its scalars say."""
         species = self.embedding(numbers)  # (N, C)
-        x, powers = self.layers[number](own[0].view(own[0].shape[0], -1, species.shape[1]), others, near)
+        layer = self._layer(number)
+        x, powers = layer(own[0].unflatten(1, (layer.size_in, self.channels)), others, near)
         scalars, readout = x[:, 0], self.readouts[number]
         rows = (scalars,) if number + 1 == len(self.layers) else self._tell(number + 1, x)
         direct = self.direct[number](powers, scalars) if self.direct else ()
         return Step(rows, readout(scalars) - readout(species), *direct)
 
     def _tell(self, number: int, x: Tensor) -> Rows:
+        return self._layer(number).tell(x)
+
+    def _layer(self, number: int) -> DefaultLayer:
         layer = self.layers[number]
         assert isinstance(layer, DefaultLayer)
-        return layer.tell(x)
+        return layer
 
 
 class DefaultLayer(nn.Module):
@@ -170,7 +175,7 @@ class DefaultLayer(nn.Module):
         super().__init__()
         C, H, B = config.channels, config.heads, config.radial
         l_in, l_out = (0 if first else config.l_hidden), (0 if last else config.l_hidden)
-        self.heads, self.radial = H, B
+        self.size_in, self.heads, self.radial = (l_in + 1) ** 2, H, B
         self.mean_neighbours = config.mean_neighbours or 30.0
         self.ask = DegreeLinear(l_in, C, H * C + C)  # A x_i and W_Q x_i
         self.own = Linear(C, H * B)  # u_i

@@ -131,6 +131,7 @@ class DefaultBody(Layered):
     def __init__(self, config: NEMPConfig) -> None:
         super().__init__()
         C, last = config.channels, config.layers - 1
+        self.channels = C
         self.geometry = Geometry(config.cutoff, config.l_max, config.radial)
         self.embedding = nn.Embedding(MAX_Z + 1, C)
         self.layers = nn.ModuleList(DefaultLayer(config, first=t == 0, last=t == last) for t in range(config.layers))
@@ -145,7 +146,7 @@ class DefaultBody(Layered):
     def step(self, number: int, own: Rows, others: Rows, near: Surroundings, numbers: Tensor) -> Step:
         """One layer, and what its scalars say."""
         species = self.embedding(numbers)  # (N, C)
-        x = own[1].view(own[1].shape[0], -1, species.shape[1]) if number else species.unsqueeze(1)
+        x = own[1].unflatten(1, (self._layer(number).size_in, self.channels)) if number else species.unsqueeze(1)
         x, powers = self.layers[number](x, others, near)
         scalars, readout = x[:, 0], self.readouts[number]
         rows = (scalars,) if number + 1 == len(self.layers) else self._tell(number + 1, x)
@@ -153,9 +154,12 @@ class DefaultBody(Layered):
         return Step(rows, readout(scalars) - readout(species), *direct)
 
     def _tell(self, number: int, x: Tensor) -> Rows:
+        return self._layer(number).tell(x)
+
+    def _layer(self, number: int) -> DefaultLayer:
         layer = self.layers[number]
         assert isinstance(layer, DefaultLayer)
-        return layer.tell(x)
+        return layer
 
 
 class DefaultLayer(nn.Module):
@@ -175,7 +179,8 @@ class DefaultLayer(nn.Module):
         super().__init__()
         C, B, K = config.channels, config.radial, config.senders
         l_in, l_out = (0 if first else config.l_hidden), (0 if last else config.l_hidden)
-        self.senders, self.mean_neighbours = K, config.mean_neighbours or 30.0
+        self.size_in, self.senders = (l_in + 1) ** 2, K
+        self.mean_neighbours = config.mean_neighbours or 30.0
         self.send = Linear(C, K)
         self.geometry = DegreeLinear(config.l_max, K * B, C)
         self.radial = None if first else Linear(B, K)  # psi of the first layer is what the senders say already
@@ -197,13 +202,13 @@ class DefaultLayer(nn.Module):
         N, C = x.shape[0], x.shape[2]
         weights = 1 + self.weigh(x[:, 0]).view(N, -1, C).index_select(1, self.degree)  # (N, L2, C)
         share = 2 / (near.fade.sum(2, keepdim=True) + self.mean_neighbours)  # (N, 1, 1)
-        m = self._virtual_nodes(x.shape[1], others, near) * (share * weights)
+        m = self._virtual_nodes(others, near) * (share * weights)
         updated: tuple[Tensor, Tensor] = self.update(x, m)
         return updated
 
-    def _virtual_nodes(self, L: int, others: Rows, near: Surroundings) -> Tensor:
+    def _virtual_nodes(self, others: Rows, near: Surroundings) -> Tensor:
         """Geometry and features of the neighbours, summed and mixed, (N, L2, C)."""
-        N, K = near.radial.shape[0], self.senders
+        N, L, K = near.radial.shape[0], self.size_in, self.senders
         spread = (others[0].transpose(1, 2).unsqueeze(2) * near.radial.unsqueeze(1)).flatten(1, 2)  # (N, K B, M)
         places: Tensor = self.geometry(torch.bmm(near.harmonics, spread.transpose(1, 2)))
         if self.radial is None or self.features is None:

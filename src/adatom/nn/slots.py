@@ -52,8 +52,7 @@ def index_slots(edges: Tensor, slots: Tensor, reverse: Tensor, dtype: torch.dtyp
 def pad_edges(values: Tensor, slots: Slots) -> Tensor:
     """Values of edges (E, F) as neighbours of atoms (N, M, F), zero in empty slots."""
     atoms, _, width = slots.filled.shape
-    padded: Tensor = _Pad.apply(values, slots.edge, slots.place)
-    return padded.view(atoms, width, values.shape[1])
+    return _pad(values, slots.edge, slots.place).view(atoms, width, values.shape[1])
 
 
 def gather_neighbours(values: Tensor, slots: Slots | Adjacent) -> Tensor:
@@ -62,8 +61,22 @@ def gather_neighbours(values: Tensor, slots: Slots | Adjacent) -> Tensor:
     Weigh them with zero.
     """
     atoms, _, width = slots.filled.shape
-    gathered: Tensor = _Gather.apply(values, slots.neighbour, slots.opposite, slots.filled)
-    return gathered.view(atoms, width, values.shape[1])
+    return _gather(values, slots.neighbour, slots.opposite, slots.filled).view(atoms, width, values.shape[1])
+
+
+def _pad(values: Tensor, edge: Tensor, place: Tensor) -> Tensor:
+    padded: Tensor = _Pad.apply(values, edge, place)
+    return padded
+
+
+def _gather(values: Tensor, neighbour: Tensor, opposite: Tensor, filled: Tensor) -> Tensor:
+    gathered: Tensor = _Gather.apply(values, neighbour, opposite, filled)
+    return gathered
+
+
+# the compiler must look into these while it differentiates, not before: what it makes of them otherwise has a first
+# derivative that is right and a second one that is wrong without a word
+DIFFERENTIATED = (_pad, _gather)
 
 
 class _Pad(torch.autograd.Function):

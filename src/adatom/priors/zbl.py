@@ -10,7 +10,6 @@ from torch import Tensor
 
 from adatom.config import Config
 from adatom.elements import MAX_Z, covalent_radius
-from adatom.graph import Graph, neighbour_vectors
 from adatom.priors.base import Prior
 from adatom.units import COULOMB
 
@@ -50,15 +49,14 @@ class ZBL(Prior):
     radii: Tensor  # (119,)  Å
     inverse_lengths: Tensor  # (119,)  1/Å
 
-    def forward(self, graph: Graph) -> Tensor:
-        """Repulsion per atom in eV, (N,)."""
-        x, y, z = neighbour_vectors(graph).unbind(2)  # (N, M)
-        filled = graph.slots < graph.edges.shape[1]
+    def pairs(self, numbers: Tensor, others: Tensor, vectors: Tensor, filled: Tensor) -> Tensor:
+        """Repulsion per atom in eV, (n,)."""
+        x, y, z = vectors.unbind(2)  # (n, M)
         r = torch.where(filled, x * x + y * y + z * z, 1.0).sqrt()
-        z_i, z_j = graph.numbers.unsqueeze(1), graph.numbers[graph.neighbours]
+        z_i, z_j = numbers.unsqueeze(1), others
         share = (r / (self.reach * (self.radii[z_i] + self.radii[z_j]))).clamp(max=1.0)
         switch = (1 - share) ** 3 * (1 + 3 * share + 6 * share * share)
         screened = r * (self.inverse_lengths[z_i] + self.inverse_lengths[z_j])
         phi = sum(a * torch.exp(-b * screened) for a, b in zip(AMPLITUDES, DECAYS, strict=True))
-        pair = 0.5 * COULOMB * (z_i * z_j) / r * phi * switch
+        pair = 0.5 * COULOMB * (z_i * z_j).to(r.dtype) / r * phi * switch
         return torch.where(filled, pair, 0.0).sum(1)
