@@ -20,9 +20,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from adatom.compile import compiled as compiled
+    from adatom.compile import load as load
     from adatom.errors import AdatomError as AdatomError
     from adatom.model_file import info as info
-    from adatom.model_file import load as load
     from adatom.model_file import save as save
     from adatom.potential import Potential as Potential
     from adatom.report import write_report as write_report
@@ -36,8 +37,9 @@ _HOMES = {
     "Calculator": "sim.calculator",
     "Potential": "potential",
     "TrainConfig": "train.config",
+    "compiled": "compile",
     "info": "model_file",
-    "load": "model_file",
+    "load": "compile",
     "relax": "sim.relax",
     "save": "model_file",
     "verify": "testing",

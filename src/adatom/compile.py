@@ -32,6 +32,8 @@ PATIENCE = 20.0  # s of eager work after which "auto" compiles: about what compi
 CHECKS = 2  # graphs of different sizes on which a program is compared
 FORGIVEN = 8.0  # times the rounding of eager float32
 ROUNDING = 1e-5  # of the whole, whatever eager does
+# radial functions are written to memory once: by default each of their many readers computes every sine again
+BACKEND: dict[str, Any] = {"options": {"realize_opcount_threshold": 6}}
 
 
 def compiled(potential: Potential, mode: Mode = "auto") -> Potential:
@@ -96,26 +98,33 @@ class Compiler:
     ----------
     patience
         Seconds of eager work before anything is compiled.
+    training
+        True leaves evaluation as it is, for the few validations between thousands of steps.
     """
 
-    def __init__(self, patience: float) -> None:
-        self.patience = patience
+    def __init__(self, patience: float, training: bool = False) -> None:
+        self.patience, self.training = patience, training
         self.spent = 0.0  # s, eagerly
         self.dropped = ""  # why, where compiling was given up
         self.programs: dict[Kind, Program] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy of a potential compiles anew: programs hold on to the weights they were made for."""
-        return type(self)(self.patience)
+        return type(self)(self.patience, self.training)
 
     def __call__(self, potential: Potential, graph: Graph, stress: bool) -> Results | None:
         """Results, or None where eager is the way."""
-        if self.dropped or not _suits(potential, graph):
+        if self.dropped or (self.training and not potential.training) or not _suits(potential, graph):
             return None
         kind = Kind(potential.training, stress, potential.dtype, graph.positions.device.type)
         if self.spent < self.patience and kind not in self.programs:
             return self._eagerly(potential, graph, stress)
         return self.run(potential, graph, kind)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time that was spent on compiling."""
+        return sum(program.seconds for program in self.programs.values())
 
     def run(self, potential: Potential, graph: Graph, kind: Kind) -> Results | None:
         """Results of the program for this kind, made and checked if need be; None when it is dropped."""
@@ -199,8 +208,8 @@ def _compile(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     for differentiated in slots.DIFFERENTIATED:
         torch.compiler.allow_in_graph(differentiated)
     own = types.FunctionType(function.__code__.replace(co_name=name), function.__globals__, name)
-    compiled: Callable[..., Any] = torch.compile(own, fullgraph=True, dynamic=True)
-    return compiled
+    made: Callable[..., Any] = torch.compile(own, fullgraph=True, dynamic=True, **BACKEND)
+    return made
 
 
 @contextmanager

@@ -104,6 +104,7 @@ def prepare(potential: Potential, samples: list[Sample], dtype: torch.dtype, see
     """Bench of a copy of the potential whose network has the given dtype; the original is left as it is."""
     references = {z: float(potential.references[z]) for z in potential.elements}
     twin = copy.deepcopy(potential).eval()
+    twin.runner = None  # a float64 network is checked for what it says, not run for long
     twin.network.to(dtype)
     twin.references.mul_(0.0)  # NaN, the mark of an unknown element, stays
     empty = Bench(twin, references, samples, [], Scale(1.0, 1.0, 1.0), seed)

@@ -94,6 +94,9 @@ class TrainConfig(Config):
     precision: Literal["float32", "float64"] = "float32"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: PositiveInt = 1
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="training steps as compiled code, checked against float64; auto: where the run is long"
+    )
     threads: PositiveInt | None = Field(None, description="CPU threads of each process; None leaves torch's choice")
 
     @field_validator("name")

@@ -14,6 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from adatom.compile import Compiler
 from adatom.data.dataset import Dataset, batches
 from adatom.errors import TrainingError
 from adatom.graph import Graph, Results
@@ -29,6 +30,8 @@ from adatom.train.stages import Stage, stages_of, swapped
 
 LOG = "log.jsonl"
 SHOW_SECONDS = 0.5  # least time between two step records
+WORTH_COMPILING = 180.0  # s of eager training, roughly
+SECONDS_PER_ATOM, LEAST_SECONDS = 4e-4, 0.01  # of one eager step, roughly; a fixed figure: a resumed run must agree
 
 
 class Stopped(KeyboardInterrupt):
@@ -108,6 +111,7 @@ class Trainer:
     def _take(self, potential: Potential) -> None:
         """Optimiser, schedule and averages of a stage, all anew, for its potential."""
         self.potential, stage = potential, self.stage
+        potential.runner = Compiler(0.0, training=True) if self._compiles() else None
         optimizer = make_optimizer(stage.optimizer, potential.parameters())
         self.module, self.optimizer = self.fabric.setup(potential, optimizer)
         self.average = RunningAverage(potential.parameters(), stage.optimizer.ema)
@@ -136,6 +140,7 @@ class Trainer:
         self._saved = time.monotonic()
         with stop_requests() as self._stop_asked:
             while True:
+                self._compile(display)
                 reason = self._fit_stage(clock, display)
                 if self.config.keep_best and self.valid_set is not None:
                     self.average.average = self.best
@@ -143,8 +148,35 @@ class Trainer:
                 if self.state.stage + 1 == len(self.stages):
                     break
                 self._next_stage(reason)
+        self.potential.runner = None
         self.log({"kind": "end", "seconds": self.state.seconds, "reason": reason, "best_step": self.state.best_step})
         return reason
+
+    def _compiles(self) -> bool:
+        """Whether steps are compiled: decided by configuration and data alone, so that a resumed run does the same."""
+        if self.config.compile != "auto":
+            return self.config.compile == "on"
+        plan, limits = batches(self.train_set, self.config.batch, self.config.seed, 0), self.config.limits
+        atoms = float(self.train_set.atoms.sum()) / max(len(plan), 1)
+        step = max(LEAST_SECONDS, SECONDS_PER_ATOM * atoms)
+        ends = [limits.steps and limits.steps * step, limits.epochs and limits.epochs * len(plan) * step]
+        ends.append(limits.minutes and 60 * limits.minutes)
+        return min(end for end in ends if end is not None) > WORTH_COMPILING
+
+    def _compile(self, display: Progress) -> None:
+        """Make the program of this stage before its first step, from the same batch in a new run and a resumed one."""
+        runner = self.potential.runner
+        if not isinstance(runner, Compiler):
+            return
+        display.say("compiling the training step ...")
+        graph, _ = self.train_set.batch(batches(self.train_set, self.config.batch, self.config.seed, 0)[0])
+        self.module.train()
+        weights = self.stage.loss.weights(1.0)
+        self.potential(graph.to(self.fabric.device), forces=True, stress=weights.stress > 0)
+        self.optimizer.zero_grad()
+        self.log({"kind": "compile", "seconds": runner.seconds, "dropped": runner.dropped})
+        if not runner.dropped:
+            display.say(f"compiled in {runner.seconds:.0f} s; energies, forces and gradients agree with float64")
 
     def _fit_stage(self, clock: Clock, display: Progress) -> str:
         """Epochs until this stage is over; returns why."""

@@ -61,6 +61,10 @@ class Progress:
         if self.console.is_terminal:
             self.live.update(self._panel())
 
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        self.console.print(text, soft_wrap=True)
+
     def valid(self, record: dict[str, Any]) -> None:
         """A validation is done."""
         self.validations.append(record)
