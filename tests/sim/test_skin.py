@@ -131,9 +131,10 @@ def test_no_edge_is_longer_than_the_cutoff_and_both_directions_go_together() -> 
 
 def test_the_pairs_of_the_wide_list_stand_where_the_atoms_are_now() -> None:
     atoms, neighbors = bulk("Cu", cubic=True), SkinList(3.0, 0.5)
-    neighbors.pairs(atoms)
+    neighbors.meet(atoms)
+    neighbors.pairs(torch.tensor(atoms.positions), atoms.cell.array)
     atoms.positions[0] += [0.1, 0.0, 0.05]
-    pairs, lengths = neighbors.pairs(atoms)
+    pairs, lengths = neighbors.pairs(torch.tensor(atoms.positions), atoms.cell.array)
     inside = lengths < 3.0
     assert neighbors.builds == 1
     direct = edge_vectors(graph_from_atoms(atoms, 3.0)).norm(dim=1)
