@@ -42,13 +42,18 @@ class _Wide:
 
 @dataclass(frozen=True)
 class _Cut:
-    """What is left of the wide list at the cutoff."""
+    """The edges of a graph: what is left of the wide list at the cutoff, or all of it."""
 
-    kept: Tensor | None  # (H,)  bool; None: all of it, to stay whole
+    kept: Tensor | None  # (H,)  bool; None: the wide list, to stay whole
     edges: Tensor  # (2, E)
     shifts: Tensor  # (E, 3)
     slots: Tensor  # (N, M)
     reverse: Tensor  # (E,)
+
+    @classmethod
+    def of(cls, kept: Tensor | None, edges: Tensor, shifts: Tensor, reverse: Tensor, atoms: int) -> _Cut:
+        """With the padded table that belongs to the edges."""
+        return cls(kept, edges, shifts, pad_rows(edges[0], atoms), reverse)
 
 
 @dataclass(frozen=True)
@@ -221,8 +226,7 @@ class SkinList:
         beyond = 2 * int((_squares(wide, box, box.anchors) >= self.cutoff**2).sum())
         if self.device.type == "cpu" and beyond > CUT_COSTS + CUT_SHARE * wide.edges.shape[1]:
             return None
-        slots = pad_rows(wide.edges[0], wide.numbers.shape[0])
-        return _Cut(None, wide.edges, wide.shifts, slots, wide.reverse)
+        return _Cut.of(None, wide.edges, wide.shifts, wide.reverse, wide.numbers.shape[0])
 
     def _recut(self, wide: _Wide, squares: Tensor) -> _Cut:
         """Drop what is longer than the cutoff; both directions of a pair stay or go together."""
@@ -233,13 +237,8 @@ class SkinList:
         index = both.nonzero().flatten()
         place = both.cumsum(0).sub_(1)  # (E,)  old number -> new
         edges = torch.stack([end.index_select(0, index) for end in wide.edges])  # rows one by one: five times faster
-        return _Cut(
-            kept=kept,
-            edges=edges,
-            shifts=wide.shifts.index_select(0, index),
-            slots=pad_rows(edges[0], wide.numbers.shape[0]),
-            reverse=place.index_select(0, wide.reverse.index_select(0, index)),
-        )
+        reverse = place.index_select(0, wide.reverse.index_select(0, index))
+        return _Cut.of(kept, edges, wide.shifts.index_select(0, index), reverse, wide.numbers.shape[0])
 
 
 def farthest(positions: Tensor, anchors: Tensor) -> float:
