@@ -58,9 +58,8 @@ class Engine:
         self._integrator.after()
 
     def figures(self) -> Figures:
-        """Potential and kinetic energy, read at once: the only figures that leave the device at every step."""
-        potential, kinetic = torch.stack((self.energy[0], self.motion.kinetic())).tolist()
-        return Figures(potential, kinetic)
+        """Potential and kinetic energy."""
+        return Figures(float(self.energy), float(self.motion.kinetic()))
 
     def keep(self) -> Whole:
         """Where the run stands now."""

@@ -14,6 +14,8 @@ from adatom.errors import SimulationError
 from adatom.sim.skin import SkinList, farthest
 
 SKIN = 0.5  # Å
+FAR = 1e3  # Å
+FEW = 32  # atoms of an open structure of which every pair is listed, once and for all
 UNTRAINED = 0.5  # of the sum of the covalent radii, for pairs whose trained minimum is not known
 _RELAX_FIRST = "relax the structure first, take a shorter timestep or a lower temperature, or train on such structures"
 
@@ -57,7 +59,8 @@ class Guard:
         self._index = torch.from_numpy(index).to(device)  # (N,)
         self._table = torch.from_numpy(table).to(device)  # (Z, Z)
         self._numbers = atoms.numbers.copy()
-        self._list = SkinList(float(table.max()), SKIN, device)
+        few = len(atoms) <= FEW and not atoms.pbc.any()
+        self._list = SkinList(float(table.max()), FAR if few else SKIN, device)
         self._list.meet(atoms)
         # distances when they were looked at last: where the atoms stood, and how far every pair was from the forbidden
         self._seen, self._cell, self._slack = torch.zeros(0, 3), np.zeros((3, 3)), 0.0

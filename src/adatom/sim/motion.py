@@ -44,6 +44,9 @@ class Motion:
         self.masses = torch.from_numpy(masses).to(device).unsqueeze(1)  # (N, 1)  amu
         self.mobile = torch.from_numpy((~held).astype(np.float64)).to(device).unsqueeze(1)  # (N, 1)  0 where held
         self.inverse = self.mobile / self.masses  # (N, 1)
+        self._root = (0.5 * self.inverse).sqrt()
+        self._weighed = torch.zeros_like(self.momenta)
+        self._flat = self._weighed.view(-1)
         self.cell = np.array(atoms.cell, dtype=np.float64)  # (3, 3)  exchanged when it changes
         self.periodic = has_volume(atoms)
         self.rules = Rules(atoms, others) if others else None
@@ -74,7 +77,8 @@ class Motion:
 
     def kinetic(self) -> Tensor:
         """Kinetic energy in eV, (), the motion of the whole included."""
-        return (self.momenta.square() * self.inverse).sum().mul_(0.5)
+        torch.mul(self.momenta, self._root, out=self._weighed)
+        return self._flat.dot(self._flat)
 
     def rescale(self, factor: float) -> None:
         """Cell and positions grow by ``factor``, momenta shrink by it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -73,7 +74,8 @@ class SkinList:
     The wide list reaches cutoff + skin. With F the deformation of the cell since it was made (rows: C = C0 F; the
     identity along open directions) and u = r - r0 F the motion of an atom beyond it, a pair now closer than the cutoff
     stood closer than (cutoff + 2 max|u|) / smin(F) then, smin the smallest singular value. The list is made anew as
-    soon as that exceeds cutoff + skin: in a fixed cell, when an atom has moved by more than half the skin.
+    soon as that exceeds cutoff + skin: in a fixed cell, when an atom has moved by more than half the skin. A list that
+    holds every pair of an open structure lasts for ever.
 
     Parameters
     ----------
@@ -102,6 +104,7 @@ class SkinList:
         self._wide: _Wide | None = None
         self._cut: _Cut | None = None
         self._box: _Box | None = None
+        self._graph: Graph | None = None  # the last one, which is the next one if nothing but positions has changed
 
     def graph(self, atoms: ase.Atoms) -> Graph:
         """Graph of the atoms as they stand now, float64.
@@ -109,7 +112,10 @@ class SkinList:
         GeometryError for positions that are no numbers and for periodic cells without volume.
         """
         self.meet(atoms)
-        return self.at(torch.from_numpy(atoms.get_positions()).to(self.device), np.asarray(atoms.cell))
+        positions = atoms.get_positions()
+        if not np.isfinite(positions).all():
+            check_cell(atoms)  # names the atom
+        return self.at(torch.from_numpy(positions).to(self.device), np.asarray(atoms.cell))
 
     def meet(self, atoms: ase.Atoms) -> None:
         """Take species, periodicity, charge and multiplicity from ``atoms``; a list of others is dropped."""
@@ -122,14 +128,17 @@ class SkinList:
             self._given = given
             self._charge, self._spin = torch.tensor(given, dtype=torch.float64, device=self.device).view(2, 1).unbind()
             self._source = torch.zeros(1, dtype=torch.int64, device=self.device)
+            self._graph = None
 
     def at(self, positions: Tensor, cell: np.ndarray) -> Graph:
         """Graph of the atoms met before, at other positions (N, 3) and in another cell (3, 3)."""
         wide, box = self._follow(positions, cell)
-        cut = self._cut
+        cut, last = self._cut, self._graph
         if cut is None or cut.kept is not None:
             cut = self._cut = self._recut(wide, _squares(wide, box, positions))
-        return Graph(
+        if last is not None and last.positions is positions and last.edges is cut.edges and last.cell is box.cell:
+            return last
+        self._graph = Graph(
             numbers=wide.numbers,
             positions=positions,
             owner=wide.owner,
@@ -144,6 +153,7 @@ class SkinList:
             table=wide.table,
             reverse=cut.reverse,
         )
+        return self._graph
 
     def pairs(self, positions: Tensor, cell: np.ndarray) -> tuple[Tensor, Tensor]:
         """Each pair within the wide list once, (2, H), and how far apart it stands now in Å, (H,)."""
@@ -153,7 +163,7 @@ class SkinList:
     def beyond(self, positions: Tensor) -> float:
         """By how much, in Å, each pair that is not in the list is farther apart than the cutoff, at the least."""
         box = self._follow(positions, self.origin.cell if self._box is None else self._box.array)[1]
-        return 2.0 * (box.room - farthest(positions, box.anchors)) if positions.shape[0] else 0.0
+        return math.inf if box.room == math.inf else 2.0 * (box.room - farthest(positions, box.anchors))
 
     def restore(self, origin: Origin) -> None:
         """Make the list of the atoms met before as it was made at ``origin``."""
@@ -167,7 +177,7 @@ class SkinList:
         if not np.array_equal(cell[self._pbc], box.array[self._pbc]):
             box = self._box = self._enter(wide, cell)
         # so written that positions that are no numbers make a new list, which names them
-        if positions.shape[0] == 0 or farthest(positions, box.anchors) <= box.room:
+        if box.room == math.inf or farthest(positions, box.anchors) <= box.room:
             return wide, box
         return self._build(Origin(positions.detach().cpu().numpy(), cell))
 
@@ -218,7 +228,10 @@ class SkinList:
             shrink = float(np.linalg.svd(deformation, compute_uv=False)[-1])
             anchors = anchors @ deformation
         box = torch.from_numpy(cell).to(self.device)
+        atoms = wide.numbers.shape[0]
         room = 0.5 * ((self.cutoff + self.skin) * shrink - self.cutoff)
+        if not self._pbc.any() and wide.edges.shape[1] == atoms * (atoms - 1):
+            room = math.inf  # there is no other pair
         return _Box(cell, box.unsqueeze(0), torch.from_numpy(anchors).to(self.device), room, wide.pair_shifts @ box)
 
     def _whole(self, wide: _Wide, box: _Box) -> _Cut | None:
@@ -243,7 +256,7 @@ class SkinList:
 
 def farthest(positions: Tensor, anchors: Tensor) -> float:
     """The longest way from an anchor to its atom, Å; NaN where a position is no number."""
-    return float(torch.linalg.vector_norm(positions - anchors, dim=1).max())
+    return float(torch.linalg.vector_norm(positions - anchors, dim=1).max()) if positions.shape[0] else 0.0
 
 
 def _squares(wide: _Wide, box: _Box, positions: Tensor) -> Tensor:
