@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/md_overhead.py
     OMP_NUM_THREADS=1 python benchmarks/md_overhead.py --model RUN/model.adatom
 
-CPU time of one thread, minimum of ``--repeats`` blocks, interleaved: the model alone (energy and forces of one graph), and
-whole runs of ``adatom md`` with their files (a log line every 10 steps, a frame every 100). What a step costs beside the
-model is what the run spends outside of it, less that of a run of no steps. A clock around the model inside the run makes
-this exact on a machine whose speed wanders; the pressure of a log line is asked of the model, and is its work.
+CPU time of one thread, minimum of ``--repeats`` blocks, in turns: the model alone (energy and forces of one graph),
+and whole runs of ``adatom md`` with their files (a log line every 10 steps, a frame every 100). What a step costs
+beside the model is what the run spends outside of it, less that of a run of no steps. A clock around the model inside
+the run makes this exact on a machine whose speed wanders; the pressure of a log line is work of the model.
 Systems: ethanol (9 atoms, open) and water (192 atoms, periodic), 0.5 fs, 300 K. Without ``--model`` the
 network is untrained: it is evaluated at every step, and the atoms are moved by springs to where they stood, soft enough
 that neighbour lists wear out as they do in a liquid. Results go to ``benchmarks/results/md_overhead.json``.
