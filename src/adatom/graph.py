@@ -13,13 +13,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from adatom.nn.slots import Adjacent, gather_neighbours
+
 
 @dataclass(frozen=True)
 class Graph:
     """S structures as one set of atoms and directed edges; S = 1 is a batch like any other.
 
     Lengths in Å. Edges are sorted by centre; r_ij = r_j + shift @ cell - r_i points from the centre i to its neighbour
-    j. The last three index tables say the same as ``edges`` and ``owner`` in the padded form that dense kernels want.
+    j. The last five index tables say the same as ``edges`` and ``owner`` in the padded form that dense kernels want.
     """
 
     numbers: Tensor  # (N,)  int64, atomic numbers
@@ -33,6 +35,8 @@ class Graph:
     spin: Tensor  # (S,)  multiplicity
     source: Tensor  # (S,)  int64, origin of the labels
     slots: Tensor  # (N, M)  the edges of each atom, padded with E; M >= 1
+    neighbours: Tensor  # (N, M)  the atom at the other end, 0 in empty slots
+    back: Tensor  # (N, M)  the column of the opposite edge in the neighbour's row, 0 in empty slots
     table: Tensor  # (S, K)  the atoms of each structure, padded with N
     reverse: Tensor  # (E,)  the opposite edge (E where there is none)
 
@@ -68,6 +72,21 @@ def edge_vectors(graph: Graph) -> Tensor:
     return graph.positions.index_select(0, neighbour) + translation - graph.positions.index_select(0, centre)
 
 
+def neighbour_vectors(graph: Graph) -> Tensor:
+    """The same vectors in padded form, (N, M, 3) in Å. Empty slots hold some vector: weigh them with zero."""
+    steps = torch.cat([graph.shifts, graph.shifts.new_zeros(1, 3)]).index_select(0, graph.slots.flatten())  # (N M, 3)
+    translations = torch.bmm(steps.view(*graph.slots.shape, 3), graph.cell.index_select(0, graph.owner))
+    ends = gather_neighbours(graph.positions, adjacent(graph, graph.positions.dtype))
+    return ends + translations - graph.positions.unsqueeze(1)
+
+
+def adjacent(graph: Graph, dtype: torch.dtype) -> Adjacent:
+    """Who stands in which slot, as ``nn.slots`` gathers by."""
+    width = graph.slots.shape[1]
+    filled = (graph.slots < graph.edges.shape[1]).to(dtype).unsqueeze(1)
+    return Adjacent(graph.neighbours.flatten(), (graph.neighbours * width + graph.back).flatten(), filled)
+
+
 def sum_by_owner(values: Tensor, owner: Tensor, structures: int) -> Tensor:
     """Sum an atomic quantity (N, ...) over the atoms of each structure: (S, ...)."""
     total = values.new_zeros((structures, *values.shape[1:]))
@@ -95,6 +114,18 @@ def pad_rows(index: Tensor, rows: int) -> Tensor:
     table = torch.full((rows, width), index.shape[0], dtype=torch.int64, device=index.device)
     table[row, column] = torch.arange(index.shape[0], device=index.device)
     return table
+
+
+def pad_neighbours(edges: Tensor, slots: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor]:
+    """``neighbours`` and ``back`` of a graph from its edges, slots and opposite edges."""
+    count = edges.shape[1]
+    if count == 0:
+        return torch.zeros_like(slots), torch.zeros_like(slots)
+    _, column = padded_index(edges[0], slots.shape[0])
+    filled = slots < count
+    some = torch.where(filled, slots, 0)
+    neighbours, back = edges[1][some], column[reverse[some]]
+    return torch.where(filled, neighbours, 0), torch.where(filled, back, 0)
 
 
 def reverse_edges(edges: Tensor, shifts: Tensor) -> Tensor:
@@ -129,7 +160,7 @@ def collate(graphs: Sequence[Graph]) -> Graph:
     atoms = [g.numbers.shape[0] for g in graphs]
     edges = [g.edges.shape[1] for g in graphs]
     structures = [g.cell.shape[0] for g in graphs]
-    n, e, s = sum(atoms), sum(edges), sum(structures)
+    n, e = sum(atoms), sum(edges)
     atom0 = _offsets(atoms)
     edge0 = _offsets(edges)
     structure0 = _offsets(structures)
@@ -141,8 +172,12 @@ def collate(graphs: Sequence[Graph]) -> Graph:
         **joined,
         owner=torch.cat([g.owner + o for g, o in zip(graphs, structure0, strict=True)]),
         edges=torch.cat([g.edges + o for g, o in zip(graphs, atom0, strict=True)], dim=1),
-        slots=_join_tables([g.slots for g in graphs], edges, edge0, n, e),
-        table=_join_tables([g.table for g in graphs], atoms, atom0, s, n),
+        slots=_join_tables([g.slots for g in graphs], edges, edge0, e),
+        neighbours=_join_padded(
+            [torch.where(g.slots < k, g.neighbours + o, 0) for g, k, o in zip(graphs, edges, atom0, strict=True)]
+        ),
+        back=_join_padded([g.back for g in graphs]),
+        table=_join_tables([g.table for g in graphs], atoms, atom0, n),
         reverse=torch.cat(
             [torch.where(g.reverse < k, g.reverse + o, e) for g, k, o in zip(graphs, edges, edge0, strict=True)]
         ),
@@ -157,12 +192,13 @@ def _offsets(counts: list[int]) -> list[int]:
     return offsets
 
 
-def _join_tables(tables: list[Tensor], pads: list[int], offsets: list[int], rows: int, pad: int) -> Tensor:
+def _join_tables(tables: list[Tensor], pads: list[int], offsets: list[int], pad: int) -> Tensor:
     """Stack padded index tables of different widths, renumbering entries and padding."""
+    moved = [torch.where(t < own, t + offset, pad) for t, own, offset in zip(tables, pads, offsets, strict=True)]
+    return _join_padded(moved, pad)
+
+
+def _join_padded(tables: list[Tensor], pad: int = 0) -> Tensor:
+    """Stack tables of different widths."""
     width = max(t.shape[1] for t in tables)
-    joined = torch.full((rows, width), pad, dtype=torch.int64, device=tables[0].device)
-    row = 0
-    for table, own_pad, offset in zip(tables, pads, offsets, strict=True):
-        joined[row : row + table.shape[0], : table.shape[1]] = torch.where(table < own_pad, table + offset, pad)
-        row += table.shape[0]
-    return joined
+    return torch.cat([torch.nn.functional.pad(t, (0, width - t.shape[1]), value=pad) for t in tables])

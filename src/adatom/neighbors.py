@@ -9,7 +9,7 @@ import vesin
 
 from adatom.elements import covalent_radius, symbol
 from adatom.errors import ChargeError, GeometryError
-from adatom.graph import Graph, pad_rows, reverse_edges
+from adatom.graph import Graph, pad_neighbours, pad_rows, reverse_edges
 
 NEUTRAL, SINGLET = 0.0, 1.0  # what a structure is that says nothing of charge and multiplicity
 CONTACT = 0.3  # two atoms closer than this times the sum of their covalent radii are on one spot
@@ -174,6 +174,8 @@ def build_graph(
     """Graph of one structure from an edge list sorted by centre; the padded tables and reverse edges are made here."""
     atoms = numbers.shape[0]
     owner = torch.zeros(atoms, dtype=torch.int64, device=numbers.device)
+    slots, reverse = pad_rows(edges[0], atoms), reverse_edges(edges, shifts)
+    neighbours, back = pad_neighbours(edges, slots, reverse)
     return Graph(
         numbers=numbers,
         positions=positions,
@@ -185,7 +187,9 @@ def build_graph(
         charge=positions.new_tensor([charge]),
         spin=positions.new_tensor([spin]),
         source=torch.zeros(1, dtype=torch.int64, device=numbers.device),
-        slots=pad_rows(edges[0], atoms),
+        slots=slots,
+        neighbours=neighbours,
+        back=back,
         table=pad_rows(owner, 1),
-        reverse=reverse_edges(edges, shifts),
+        reverse=reverse,
     )

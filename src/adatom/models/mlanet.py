@@ -24,7 +24,7 @@ head, B radial functions.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -32,14 +32,15 @@ from torch import Tensor, nn
 
 from adatom.elements import MAX_Z
 from adatom.graph import Graph, edge_vectors, sum_by_owner
-from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput, stress_from_virials
-from adatom.nn.direct import MOST, DirectHeads
+from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput
+from adatom.models.layered import Layered, Rows, Step
+from adatom.nn.direct import MOST, DirectHead
 from adatom.nn.equivariant import DegreeLinear, Gate, Linear, Readout, add_degrees
 from adatom.nn.exact import Exact
-from adatom.nn.radial import bessel, envelope
-from adatom.nn.slots import Slots, gather_neighbours, index_slots, pad_edges
+from adatom.nn.radial import bessel
 from adatom.nn.sphere import SphereUpdate
 from adatom.nn.spherical import SphericalHarmonics, coupling
+from adatom.nn.surroundings import Geometry, Surroundings
 
 SIZES: dict[str, dict[str, int]] = {
     "S": {"l_max": 3, "l_hidden": 1, "channels": 32, "layers": 2, "heads": 4, "radial": 8, "readout": 32},
@@ -100,8 +101,6 @@ class MLANet(Model):
     def __init__(self, config: MLANetConfig) -> None:
         super().__init__()
         self.config, self.cutoff = config, config.cutoff
-        self.harmonics = SphericalHarmonics(config.l_max)
-        self.embedding = nn.Embedding(MAX_Z + 1, config.channels)
         if config.form == "paper":
             self.claims = Claims("O(3)", "local", extensive=False, conservative=False, smooth=False)
             self.embeds_charge = True
@@ -113,59 +112,43 @@ class MLANet(Model):
 
     def forward(self, graph: Graph) -> NetworkOutput:
         """Contribution of each atom."""
-        vectors = edge_vectors(graph).to(self.embedding.weight.dtype)  # (E, 3)
-        r = (vectors * vectors).sum(1).sqrt()  # (E,)
-        y = self.harmonics(vectors / r.unsqueeze(1))  # (E, L2)
-        species = self.embedding(graph.numbers)  # (N, C)
-        output: NetworkOutput = self.body(graph, species, r, y)
+        output: NetworkOutput = self.body(graph, self.body.embedding.weight.dtype)
         return output
 
 
 # --- default form -----------------------------------------------------------------------------------------------------
 
 
-class Neighbours(NamedTuple):
-    """Geometry of one batch as every layer of the default form sees it; zero in empty slots."""
-
-    slots: Slots
-    fade: Tensor  # (N, 1, M)  envelope
-    radial: Tensor  # (N, B, M)  enveloped Bessel functions
-    harmonics: Tensor  # (N, L2, M)
-
-
-class DefaultBody(nn.Module):
-    """Layers and readout of the sound form."""
+class DefaultBody(Layered):
+    """Layers and readouts of the sound form; the energy is relative to the atom without neighbours."""
 
     def __init__(self, config: MLANetConfig) -> None:
         super().__init__()
-        self.cutoff, self.radial = config.cutoff, config.radial
-        last = config.layers - 1
+        C, last = config.channels, config.layers - 1
+        self.geometry = Geometry(config.cutoff, config.l_max, config.radial)
+        self.embedding = nn.Embedding(MAX_Z + 1, C)
         self.layers = nn.ModuleList(DefaultLayer(config, first=t == 0, last=t == last) for t in range(config.layers))
-        self.readouts = nn.ModuleList(Readout(config.channels, config.readout) for _ in range(config.layers))
-        direct, l_seen = config.derivatives == "direct", min(MOST, config.l_max)
-        self.direct = DirectHeads(config.layers, l_seen, 3 * config.channels, config.channels) if direct else None
+        self.readouts = nn.ModuleList(Readout(C, config.readout) for _ in range(config.layers))
+        heads = config.layers if config.derivatives == "direct" else 0
+        self.direct = nn.ModuleList(DirectHead(min(MOST, config.l_max), 3 * C, C) for _ in range(heads))
 
-    def forward(self, graph: Graph, species: Tensor, r: Tensor, y: Tensor) -> NetworkOutput:
-        """Sum of what each layer's scalars say, relative to the atom without neighbours.
+    def start(self, numbers: Tensor) -> Rows:
+        """An atom starts as a scalar, its element."""
+        return self._tell(0, self.embedding(numbers).unsqueeze(1))
 
-        A lone atom gives exactly zero.
-        """
-        fade = envelope(r, self.cutoff).unsqueeze(1)
-        radial = bessel(r, self.cutoff, self.radial) * (self.cutoff**0.5 * fade)  # of order one at 1 Å, less beyond
-        slots = index_slots(graph.edges, graph.slots, graph.reverse, r.dtype)
-        padded = pad_edges(torch.cat([fade, radial, y], dim=1), slots).transpose(1, 2)  # (N, 1 + B + L2, M)
-        neighbours = Neighbours(slots, *padded.split([1, self.radial, y.shape[1]], dim=1))
-        x = species.unsqueeze(1)  # (N, 1, C): an atom starts as a scalar, its element
-        energy = torch.zeros_like(species[:, 0])
-        seen: list[tuple[Tensor, Tensor]] = []
-        for layer, readout in zip(self.layers, self.readouts, strict=True):
-            x, powers = layer(x, neighbours)
-            energy = energy + readout(x[:, 0]) - readout(species)
-            seen.append((powers, x[:, 0]))
-        if self.direct is None:
-            return NetworkOutput(energy, x[:, 0])
-        forces, virials = self.direct(seen)
-        return NetworkOutput(energy, x[:, 0], None, forces, stress_from_virials(virials, graph))
+    def step(self, number: int, own: Rows, others: Rows, near: Surroundings, numbers: Tensor) -> Step:
+        """One layer, and what its scalars say."""
+        species = self.embedding(numbers)  # (N, C)
+        x, powers = self.layers[number](own[0].view(own[0].shape[0], -1, species.shape[1]), others, near)
+        scalars, readout = x[:, 0], self.readouts[number]
+        rows = (scalars,) if number + 1 == len(self.layers) else self._tell(number + 1, x)
+        direct = self.direct[number](powers, scalars) if self.direct else ()
+        return Step(rows, readout(scalars) - readout(species), *direct)
+
+    def _tell(self, number: int, x: Tensor) -> Rows:
+        layer = self.layers[number]
+        assert isinstance(layer, DefaultLayer)
+        return layer.tell(x)
 
 
 class DefaultLayer(nn.Module):
@@ -199,38 +182,41 @@ class DefaultLayer(nn.Module):
         l_seen = min(MOST, config.l_max) if config.derivatives == "direct" else 0
         self.update = SphereUpdate(config.l_max, l_out, l_seen, C)
 
-    def forward(self, x: Tensor, neighbours: Neighbours) -> tuple[Tensor, Tensor]:
+    def tell(self, x: Tensor) -> Rows:
+        """What this layer wants of neighbours: x (N, (l_in+1)^2 C), k and v (N, 2 H)."""
+        return x.flatten(1), self.other(x[:, 0])
+
+    def forward(self, x: Tensor, others: Rows, near: Surroundings) -> tuple[Tensor, Tensor]:
         """New features (N, (l_out+1)^2, C) from x (N, (l_in+1)^2, C), and [ m || m m || m m m ]."""
-        updated: tuple[Tensor, Tensor] = self.update(x, self._message(x, neighbours))
+        updated: tuple[Tensor, Tensor] = self.update(x, self._message(x, others, near))
         return updated
 
-    def _message(self, x: Tensor, neighbours: Neighbours) -> Tensor:
+    def _message(self, x: Tensor, others: Rows, near: Surroundings) -> Tensor:
         """Both paths summed over neighbours, (N, L2, C)."""
         (N, L, C), H, B = x.shape, self.heads, self.radial
-        gathered = gather_neighbours(torch.cat([x.flatten(1), self.other(x[:, 0])], dim=1), neighbours.slots)
-        x_j, other = gathered.split([L * C, 2 * H], dim=2)  # (N, M, L C), (N, M, 2 H)
+        x_j, other = others  # (N, M, L C), (N, M, 2 H)
         score, query = self.ask(x).split([H * C, C], dim=2)
         score = score.view(N, L, H, C).transpose(1, 2).reshape(N, H, L * C)
-        about = torch.matmul(self.free, neighbours.radial) / math.sqrt(B) + other.transpose(1, 2)  # (N, 2 H, M)
+        about = torch.matmul(self.free, near.radial) / math.sqrt(B) + other.transpose(1, 2)  # (N, 2 H, M)
         known, gates = about.split([H, H], dim=1)
         logits = 0.5 * (
             torch.bmm(score, x_j.transpose(1, 2)) / math.sqrt(L * C)
-            + torch.bmm(self.own(x[:, 0]).view(N, H, B), neighbours.radial) / math.sqrt(B)
+            + torch.bmm(self.own(x[:, 0]).view(N, H, B), near.radial) / math.sqrt(B)
             + known
         )
-        weights = self._fading(logits, neighbours)  # (N, H, M)
+        weights = self._fading(logits, near)  # (N, H, M)
         valued = weights * torch.sigmoid(gates)
         asked = weights - valued
         values = torch.bmm(valued, x_j).view(N, H, L, C).transpose(1, 2).reshape(N, L, H * C)
         queries = query.view(N, L, H, C // H) * asked.sum(-1).view(N, 1, H, 1)
-        spread = (asked.unsqueeze(2) * neighbours.radial.unsqueeze(1)).flatten(1, 2)  # a (1 - g) b(r)
-        directions = torch.bmm(neighbours.harmonics, spread.transpose(1, 2))  # (N, L2, H B)
+        spread = (asked.unsqueeze(2) * near.radial.unsqueeze(1)).flatten(1, 2)  # a (1 - g) b(r)
+        directions = torch.bmm(near.harmonics, spread.transpose(1, 2))  # (N, L2, H B)
         return add_degrees(self.edge(directions), self.value(values) + queries.reshape(N, L, C))
 
-    def _fading(self, logits: Tensor, neighbours: Neighbours) -> Tensor:
+    def _fading(self, logits: Tensor, near: Surroundings) -> Tensor:
         """Attention weights (N, H, M) that vanish at the cutoff, the null token in the denominator."""
-        top = (logits * neighbours.slots.filled).detach().amax(-1, keepdim=True).clamp(min=0)  # cancels: no overflow
-        weights = neighbours.fade * torch.exp(logits - top)
+        top = (logits * near.filled).detach().amax(-1, keepdim=True).clamp(min=0)  # cancels: no overflow
+        weights = near.fade * torch.exp(logits - top)
         null = self.mean_neighbours * torch.exp(self.null.view(1, -1, 1) - top)
         return weights * (2 / (null + weights.sum(-1, keepdim=True)))
 
@@ -246,6 +232,8 @@ class PaperBody(nn.Module):
         C, width = config.channels, config.readout
         self.cutoff, self.radial = config.cutoff, config.radial
         self.l_max = config.l_max
+        self.harmonics = SphericalHarmonics(config.l_max)
+        self.embedding = nn.Embedding(MAX_Z + 1, C)
         self.lift = nn.Linear(C + 1, C)  # element and total charge of the structure
         self.layers = nn.ModuleList(PaperLayer(config) for _ in range(config.layers))
         self.energy = nn.Sequential(nn.Linear(3 * C, width), nn.SiLU(), nn.Linear(width, 1))
@@ -255,8 +243,12 @@ class PaperBody(nn.Module):
         # Y_2 components to a symmetric traceless matrix; harmonics are ordered (y, z, x), Cartesian axes (x, y, z)
         self.traceless = Exact(coupling(1, 1, 2)[[2, 0, 1]][:, [2, 0, 1]])  # (3, 3, 5)
 
-    def forward(self, graph: Graph, species: Tensor, r: Tensor, y: Tensor) -> NetworkOutput:
+    def forward(self, graph: Graph, dtype: torch.dtype) -> NetworkOutput:
         """Pooled energy and direct heads."""
+        vectors = edge_vectors(graph).to(dtype)  # (E, 3)
+        r = (vectors * vectors).sum(1).sqrt()  # (E,)
+        y = self.harmonics(vectors / r.unsqueeze(1))  # (E, L2)
+        species = self.embedding(graph.numbers)  # (N, C)
         x = torch.zeros(species.shape[0], (self.l_max + 1) ** 2, species.shape[1], dtype=species.dtype, device=r.device)
         charge = graph.charge.index_select(0, graph.owner).to(species.dtype).unsqueeze(1)  # (N, 1)
         x = torch.cat([self.lift(torch.cat([species, charge], dim=1)).unsqueeze(1), x[:, 1:]], dim=1)  # (1)

@@ -26,7 +26,7 @@ channels that a neighbour sends, P = l_hidden + 1, R = l_max + 1.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -35,14 +35,15 @@ from torch.nn.functional import silu
 
 from adatom.elements import MAX_Z
 from adatom.graph import Graph, edge_vectors, sum_by_owner
-from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput, stress_from_virials
-from adatom.nn.direct import MOST, DirectHeads
+from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput
+from adatom.models.layered import Layered, Rows, Step
+from adatom.nn.direct import MOST, DirectHead
 from adatom.nn.equivariant import DegreeLinear, Linear, Readout, add_degrees
 from adatom.nn.exact import Exact
-from adatom.nn.radial import bessel, envelope
-from adatom.nn.slots import Slots, gather_neighbours, index_slots, pad_edges
+from adatom.nn.radial import envelope
 from adatom.nn.sphere import SphereUpdate
 from adatom.nn.spherical import SphericalHarmonics, coupling, coupling_paths, degrees
+from adatom.nn.surroundings import Geometry, Surroundings
 
 SIZES: dict[str, dict[str, dict[str, int]]] = {
     "default": {
@@ -117,61 +118,44 @@ class NEMP(Model):
 
     def forward(self, graph: Graph) -> NetworkOutput:
         """Contribution of each atom."""
-        output: NetworkOutput = self.body(graph, edge_vectors(graph).to(next(self.parameters()).dtype))
+        output: NetworkOutput = self.body(graph, next(self.parameters()).dtype)
         return output
 
 
 # --- default form -----------------------------------------------------------------------------------------------------
 
 
-class Neighbours(NamedTuple):
-    """Geometry of one batch as every layer of the default form sees it; zero in empty slots."""
-
-    slots: Slots
-    radial: Tensor  # (N, M, B)  enveloped Bessel functions
-    harmonics: Tensor  # (N, L2, M)
-    share: Tensor  # (N, 1, 1)  2 / (n + n0)
-
-
-class DefaultBody(nn.Module):
-    """Layers and readout of the sound form."""
+class DefaultBody(Layered):
+    """Layers and readouts of the sound form; the energy is relative to the atom without neighbours."""
 
     def __init__(self, config: NEMPConfig) -> None:
         super().__init__()
-        self.cutoff, self.radial = config.cutoff, config.radial
-        self.mean_neighbours = config.mean_neighbours or 30.0
-        self.harmonics = SphericalHarmonics(config.l_max)
-        self.embedding = nn.Embedding(MAX_Z + 1, config.channels)
-        last = config.layers - 1
+        C, last = config.channels, config.layers - 1
+        self.geometry = Geometry(config.cutoff, config.l_max, config.radial)
+        self.embedding = nn.Embedding(MAX_Z + 1, C)
         self.layers = nn.ModuleList(DefaultLayer(config, first=t == 0, last=t == last) for t in range(config.layers))
-        self.readouts = nn.ModuleList(Readout(config.channels, config.readout) for _ in range(config.layers))
-        direct, l_seen = config.derivatives == "direct", min(MOST, config.l_max)
-        self.direct = DirectHeads(config.layers, l_seen, 3 * config.channels, config.channels) if direct else None
+        self.readouts = nn.ModuleList(Readout(C, config.readout) for _ in range(config.layers))
+        heads = config.layers if config.derivatives == "direct" else 0
+        self.direct = nn.ModuleList(DirectHead(min(MOST, config.l_max), 3 * C, C) for _ in range(heads))
 
-    def forward(self, graph: Graph, vectors: Tensor) -> NetworkOutput:
-        """Sum of what each layer's scalars say, relative to the atom without neighbours."""
-        r = (vectors * vectors).sum(1).sqrt()  # (E,)
-        y = self.harmonics(vectors / r.unsqueeze(1))  # (E, L2)
-        fade = envelope(r, self.cutoff).unsqueeze(1)
-        radial = bessel(r, self.cutoff, self.radial) * (self.cutoff**0.5 * fade)  # of order one at 1 Å, less beyond
-        slots = index_slots(graph.edges, graph.slots, graph.reverse, r.dtype)
-        padded = pad_edges(torch.cat([fade, radial, y], dim=1), slots)  # (N, M, 1 + B + L2)
-        fade, radial, y = padded.split([1, self.radial, y.shape[1]], dim=2)
-        # n0 is the mean number of neighbours: a crystal divides by a constant, and the last neighbour fades
-        share = 2 / (fade.sum(1, keepdim=True) + self.mean_neighbours)
-        neighbours = Neighbours(slots, radial, y.transpose(1, 2), share)
-        species = self.embedding(graph.numbers)  # (N, C)
-        x = species.unsqueeze(1)  # (N, 1, C): an atom starts as a scalar, its element
-        energy = torch.zeros_like(species[:, 0])
-        seen: list[tuple[Tensor, Tensor]] = []
-        for layer, readout in zip(self.layers, self.readouts, strict=True):
-            x, powers = layer(x, neighbours)
-            energy = energy + readout(x[:, 0]) - readout(species)
-            seen.append((powers, x[:, 0]))
-        if self.direct is None:
-            return NetworkOutput(energy, x[:, 0])
-        forces, virials = self.direct(seen)
-        return NetworkOutput(energy, x[:, 0], None, forces, stress_from_virials(virials, graph))
+    def start(self, numbers: Tensor) -> Rows:
+        """An atom starts as a scalar, its element."""
+        return self._tell(0, self.embedding(numbers).unsqueeze(1))
+
+    def step(self, number: int, own: Rows, others: Rows, near: Surroundings, numbers: Tensor) -> Step:
+        """One layer, and what its scalars say."""
+        species = self.embedding(numbers)  # (N, C)
+        x = own[1].view(own[1].shape[0], -1, species.shape[1]) if number else species.unsqueeze(1)
+        x, powers = self.layers[number](x, others, near)
+        scalars, readout = x[:, 0], self.readouts[number]
+        rows = (scalars,) if number + 1 == len(self.layers) else self._tell(number + 1, x)
+        direct = self.direct[number](powers, scalars) if self.direct else ()
+        return Step(rows, readout(scalars) - readout(species), *direct)
+
+    def _tell(self, number: int, x: Tensor) -> Rows:
+        layer = self.layers[number]
+        assert isinstance(layer, DefaultLayer)
+        return layer.tell(x)
 
 
 class DefaultLayer(nn.Module):
@@ -183,14 +167,15 @@ class DefaultLayer(nn.Module):
                                                                centre, its element among them, weigh every channel
         psi_i <- psi_i + W Gate( W_o [ m || m m || m m m ] )   products of mixtures of m, on the sphere
 
-    b are Bessel functions with an envelope, K = ``senders``, H = K. Without neighbours m = 0 and psi stays as it is.
+    b are Bessel functions with an envelope, K = ``senders``, H = K. n0 is the mean number of neighbours: a crystal
+    divides by a constant, and the last neighbour fades. Without neighbours m = 0 and psi stays as it is.
     """
 
     def __init__(self, config: NEMPConfig, first: bool, last: bool) -> None:
         super().__init__()
         C, B, K = config.channels, config.radial, config.senders
         l_in, l_out = (0 if first else config.l_hidden), (0 if last else config.l_hidden)
-        self.senders = K
+        self.senders, self.mean_neighbours = K, config.mean_neighbours or 30.0
         self.send = Linear(C, K)
         self.geometry = DegreeLinear(config.l_max, K * B, C)
         self.radial = None if first else Linear(B, K)  # psi of the first layer is what the senders say already
@@ -202,31 +187,30 @@ class DefaultLayer(nn.Module):
 
     degree: Tensor  # (L2,)
 
-    def forward(self, x: Tensor, neighbours: Neighbours) -> tuple[Tensor, Tensor]:
+    def tell(self, x: Tensor) -> Rows:
+        """What this layer wants of neighbours: U psi (N, K) and, but in the first, psi (N, (l_in+1)^2 C)."""
+        sent = self.send(x[:, 0])
+        return (sent,) if self.radial is None else (sent, x.flatten(1))
+
+    def forward(self, x: Tensor, others: Rows, near: Surroundings) -> tuple[Tensor, Tensor]:
         """New features (N, (l_out+1)^2, C) from x (N, (l_in+1)^2, C), and [ m || m m || m m m ]."""
         N, C = x.shape[0], x.shape[2]
         weights = 1 + self.weigh(x[:, 0]).view(N, -1, C).index_select(1, self.degree)  # (N, L2, C)
-        m = self._virtual_nodes(x, neighbours) * (neighbours.share * weights)
+        share = 2 / (near.fade.sum(2, keepdim=True) + self.mean_neighbours)  # (N, 1, 1)
+        m = self._virtual_nodes(x.shape[1], others, near) * (share * weights)
         updated: tuple[Tensor, Tensor] = self.update(x, m)
         return updated
 
-    def _virtual_nodes(self, x: Tensor, neighbours: Neighbours) -> Tensor:
+    def _virtual_nodes(self, L: int, others: Rows, near: Surroundings) -> Tensor:
         """Geometry and features of the neighbours, summed and mixed, (N, L2, C)."""
-        (N, L, C), K = x.shape, self.senders
-        sent = self.send(x[:, 0])  # (N, K)
+        N, K = near.radial.shape[0], self.senders
+        spread = (others[0].transpose(1, 2).unsqueeze(2) * near.radial.unsqueeze(1)).flatten(1, 2)  # (N, K B, M)
+        places: Tensor = self.geometry(torch.bmm(near.harmonics, spread.transpose(1, 2)))
         if self.radial is None or self.features is None:
-            places: Tensor = self.geometry(self._directions(gather_neighbours(sent, neighbours.slots), neighbours))
             return places
-        gathered = gather_neighbours(torch.cat([sent, x.flatten(1)], dim=1), neighbours.slots)
-        sent, x_j = gathered.split([K, L * C], dim=2)  # (N, M, K), (N, M, L C)
-        weights = self.radial(neighbours.radial).transpose(1, 2)  # (N, H, M)
-        values = torch.bmm(weights, x_j).view(N, K, L, C).transpose(1, 2).reshape(N, L, K * C)
-        return add_degrees(self.geometry(self._directions(sent, neighbours)), self.features(values))
-
-    def _directions(self, sent: Tensor, neighbours: Neighbours) -> Tensor:
-        """Sum of what neighbours send (N, M, K) times radial functions times harmonics, (N, L2, K B)."""
-        spread = (sent.unsqueeze(3) * neighbours.radial.unsqueeze(2)).flatten(2)  # (N, M, K B)
-        return torch.bmm(neighbours.harmonics, spread)
+        weights = torch.matmul((self.radial.weight * self.radial.scale).T, near.radial)  # (N, H, M)
+        values = torch.bmm(weights, others[1]).view(N, K, L, -1)
+        return add_degrees(places, self.features(values.transpose(1, 2).reshape(N, L, -1)))
 
 
 # --- paper form -------------------------------------------------------------------------------------------------------
@@ -260,8 +244,9 @@ class PaperBody(nn.Module):
     index: Tensor  # (119,)  row of each element
     degree: Tensor  # (R^2,)
 
-    def forward(self, graph: Graph, vectors: Tensor) -> NetworkOutput:
+    def forward(self, graph: Graph, dtype: torch.dtype) -> NetworkOutput:
         """Rounds of messages; every sum over neighbours is written into rho or psi."""
+        vectors = edge_vectors(graph).to(dtype)
         N, C, P = graph.numbers.shape[0], self.channels, self.l_hidden + 1
         i, j = graph.edges[0], graph.edges[1]
         species = self.index.index_select(0, graph.numbers)  # (N,)

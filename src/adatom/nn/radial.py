@@ -22,7 +22,13 @@ def envelope(r: Tensor, cutoff: float, power: int = 6) -> Tensor:
 def bessel(r: Tensor, cutoff: float, count: int) -> Tensor:
     """b_n(r) = sqrt(2/r_c) sin(n pi r / r_c) / r for n = 1 .. count, orthonormal on [0, r_c] with weight r^2.
 
-    (..., count).
+    (...) -> (..., count).
     """
     n = torch.arange(1, count + 1, dtype=r.dtype, device=r.device)
     return math.sqrt(2 / cutoff) * torch.sin(r.unsqueeze(-1) * (n * (math.pi / cutoff))) / r.unsqueeze(-1)
+
+
+def bessel_rows(r: Tensor, cutoff: float, count: int) -> Tensor:
+    """The same functions before the last axis: (N, M) -> (N, count, M)."""
+    n = torch.arange(1, count + 1, dtype=r.dtype, device=r.device).view(-1, 1)
+    return torch.sin(r.unsqueeze(1) * (n * (math.pi / cutoff))) * (math.sqrt(2 / cutoff) / r).unsqueeze(1)

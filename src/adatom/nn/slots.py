@@ -13,6 +13,14 @@ import torch
 from torch import Tensor
 
 
+class Adjacent(NamedTuple):
+    """Who stands in which slot."""
+
+    neighbour: Tensor  # (N*M,)  atom in each slot, 0 in empty ones
+    opposite: Tensor  # (N*M,)  slot of the reverse edge, any in empty ones
+    filled: Tensor  # (N, 1, M)  1 where a slot holds an edge
+
+
 class Slots(NamedTuple):
     """Index tables of one batch, made by ``index_slots``."""
 
@@ -48,7 +56,7 @@ def pad_edges(values: Tensor, slots: Slots) -> Tensor:
     return padded.view(atoms, width, values.shape[1])
 
 
-def gather_neighbours(values: Tensor, slots: Slots) -> Tensor:
+def gather_neighbours(values: Tensor, slots: Slots | Adjacent) -> Tensor:
     """Values of atoms (N, F) at their neighbours (N, M, F). Empty slots hold some atom's values.
 
     Weigh them with zero.
@@ -116,7 +124,7 @@ class _Collect(torch.autograd.Function):
     def forward(values: Tensor, neighbour: Tensor, opposite: Tensor, filled: Tensor) -> Tensor:
         atoms, _, width = filled.shape
         reversed_ = values.index_select(0, opposite).view(atoms, width, values.shape[1])
-        return torch.bmm(filled, reversed_).view(atoms, values.shape[1])
+        return (reversed_ * filled.transpose(1, 2)).sum(1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -72,6 +72,39 @@ def coupling_paths(l_max: int, l_out: int) -> list[tuple[int, int, int]]:
     ]
 
 
+def harmonics(x: Tensor, y: Tensor, z: Tensor, l_max: int) -> list[Tensor]:
+    """Harmonics of unit vectors given by their components, one tensor of the same shape each, L2 of them.
+
+    Re and Im of (x + iy)^m by their recursion, the m-th derivatives of Legendre polynomials in z by theirs, as in
+    ``reference_harmonics``. Products and sums along memory only: made for the compiler.
+    """
+    cosines, sines = [torch.ones_like(x)], [torch.zeros_like(x)]
+    for _ in range(l_max):
+        c, s = cosines[-1], sines[-1]
+        cosines.append(x * c - y * s)
+        sines.append(y * c + x * s)
+    slopes: dict[tuple[int, int], Tensor | float] = {}  # d^m P_l / dz^m
+    for m in range(l_max + 1):
+        slopes[m, m] = float(math.prod(range(1, 2 * m, 2)))
+        for degree in range(m + 1, l_max + 1):
+            before = slopes[degree - 2, m] if degree - 2 >= m else 0.0
+            slopes[degree, m] = (2 * degree - 1) / (degree - m) * z * slopes[degree - 1, m] - (degree + m - 1) / (
+                degree - m
+            ) * before
+    found = []
+    for degree in range(l_max + 1):
+        for m in range(-degree, degree + 1):
+            factor = slopes[degree, abs(m)] * _size(degree, abs(m))
+            found.append(factor * (sines[-m] if m < 0 else cosines[m]))
+    return found
+
+
+def _size(degree: int, m: int) -> float:
+    """N_lm of ``reference_harmonics``."""
+    squared = (2 * degree + 1) * (1 if m == 0 else 2) * math.factorial(degree - m) / math.factorial(degree + m)
+    return math.sqrt(squared)
+
+
 class SphericalHarmonics(nn.Module):
     """Y_lm of unit vectors (..., 3) -> (..., L2), by recursion.
 

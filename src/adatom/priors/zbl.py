@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adatom.config import Config
 from adatom.elements import MAX_Z, covalent_radius
-from adatom.graph import Graph, edge_vectors
+from adatom.graph import Graph, neighbour_vectors
 from adatom.priors.base import Prior
 from adatom.units import COULOMB
 
@@ -44,20 +44,21 @@ class ZBL(Prior):
         self.reach = self.config.reach
         radii = torch.from_numpy(covalent_radius(range(MAX_Z + 1)))  # type: ignore[arg-type]
         self.register_buffer("radii", radii, persistent=False)
+        inverse = torch.arange(MAX_Z + 1, dtype=torch.float64) ** POWER / (SCREENING * BOHR)
+        self.register_buffer("inverse_lengths", inverse, persistent=False)
 
     radii: Tensor  # (119,)  Å
+    inverse_lengths: Tensor  # (119,)  1/Å
 
     def forward(self, graph: Graph) -> Tensor:
         """Repulsion per atom in eV, (N,)."""
-        centre, neighbour = graph.edges[0], graph.edges[1]
-        r = edge_vectors(graph).norm(dim=1)
-        z_i, z_j = graph.numbers.index_select(0, centre), graph.numbers.index_select(0, neighbour)
-        outer = self.reach * (self.radii.index_select(0, z_i) + self.radii.index_select(0, z_j))
-        close = (r < outer).nonzero().flatten()  # few or none: the work is done for these alone
-        r, outer, z_i, z_j = (t.index_select(0, close) for t in (r, outer, z_i.to(r.dtype), z_j.to(r.dtype)))
-        x = r / outer
-        switch = (1 - x) ** 3 * (1 + 3 * x + 6 * x * x)
-        screened = r * (z_i**POWER + z_j**POWER) / (SCREENING * BOHR)
+        x, y, z = neighbour_vectors(graph).unbind(2)  # (N, M)
+        filled = graph.slots < graph.edges.shape[1]
+        r = torch.where(filled, x * x + y * y + z * z, 1.0).sqrt()
+        z_i, z_j = graph.numbers.unsqueeze(1), graph.numbers[graph.neighbours]
+        share = (r / (self.reach * (self.radii[z_i] + self.radii[z_j]))).clamp(max=1.0)
+        switch = (1 - share) ** 3 * (1 + 3 * share + 6 * share * share)
+        screened = r * (self.inverse_lengths[z_i] + self.inverse_lengths[z_j])
         phi = sum(a * torch.exp(-b * screened) for a, b in zip(AMPLITUDES, DECAYS, strict=True))
-        pair = 0.5 * COULOMB * z_i * z_j / r * phi * switch
-        return torch.zeros_like(graph.positions[:, 0]).index_add(0, centre.index_select(0, close), pair)
+        pair = 0.5 * COULOMB * (z_i * z_j) / r * phi * switch
+        return torch.where(filled, pair, 0.0).sum(1)

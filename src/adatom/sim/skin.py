@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adatom.graph import Graph, pad_rows, reverse_edges
+from adatom.graph import Graph, pad_neighbours, pad_rows, reverse_edges
 from adatom.neighbors import charge_and_spin, check_cell, neighbor_list
 
 # what cutting a list costs, in edges that a network goes through in the same time: some in any case, and a share of all
@@ -49,12 +49,15 @@ class _Cut:
     edges: Tensor  # (2, E)
     shifts: Tensor  # (E, 3)
     slots: Tensor  # (N, M)
+    neighbours: Tensor  # (N, M)
+    back: Tensor  # (N, M)
     reverse: Tensor  # (E,)
 
     @classmethod
     def of(cls, kept: Tensor | None, edges: Tensor, shifts: Tensor, reverse: Tensor, atoms: int) -> _Cut:
-        """With the padded table that belongs to the edges."""
-        return cls(kept, edges, shifts, pad_rows(edges[0], atoms), reverse)
+        """With the padded tables that belong to the edges."""
+        slots = pad_rows(edges[0], atoms)
+        return cls(kept, edges, shifts, slots, *pad_neighbours(edges, slots, reverse), reverse)
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,8 @@ class SkinList:
             spin=self._spin,
             source=self._source,
             slots=cut.slots,
+            neighbours=cut.neighbours,
+            back=cut.back,
             table=wide.table,
             reverse=cut.reverse,
         )

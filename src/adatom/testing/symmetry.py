@@ -83,6 +83,8 @@ def padding(bench: Bench) -> Measured:
     wide = [
         graph.replace(
             slots=_widened(graph.slots, 3, graph.edges.shape[1]),
+            neighbours=_widened(graph.neighbours, 3, 0),
+            back=_widened(graph.back, 3, 0),
             table=_widened(graph.table, 2, graph.numbers.shape[0]),
         )
         for graph in graphs
