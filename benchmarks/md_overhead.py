@@ -5,8 +5,8 @@
 
 CPU time of one thread, minimum of ``--repeats`` blocks, in turns: the model alone (energy and forces of one graph),
 and whole runs of ``adatom md`` with their files (a log line every 10 steps, a frame every 100). What a step costs
-beside the model is what the run spends outside of it, less that of a run of no steps. A clock around the model inside
-the run makes this exact on a machine whose speed wanders; the pressure of a log line is work of the model.
+beside the model is what the run spends outside of it, from the first line of its log to the last: a clock around the
+model inside the run makes this exact on a machine whose speed wanders. The pressure of a line is work of the model.
 Systems: ethanol (9 atoms, open) and water (192 atoms, periodic), 0.5 fs, 300 K. Without ``--model`` the
 network is untrained: it is evaluated at every step, and the atoms are moved by springs to where they stood, soft enough
 that neighbour lists wear out as they do in a liquid. Results go to ``benchmarks/results/md_overhead.json``.
@@ -106,12 +106,15 @@ def measure(name: str, calculator: Calculator, watched: Watched, repeats: int, f
         return 1e3 * watched.spent / steps
 
     def beside(ensemble: str, length: int) -> float:
-        """ms of a run outside of the model."""
+        """ms of a step outside of the model."""
         word, thermostat = ENSEMBLES[ensemble]
         config = MDConfig(ensemble=word, thermostat=thermostat, timestep_fs=0.5, steps=length)
-        start, watched.spent = time.process_time(), 0.0
-        run(atoms, calculator, config, folder, overwrite=True)
-        return 1e3 * (time.process_time() - start - watched.spent)
+        marks: list[float] = []
+        run(
+            atoms, calculator, config, folder, overwrite=True,
+            progress=lambda step, thermo: marks.append(time.process_time() - watched.spent),
+        )  # fmt: skip
+        return 1e3 * (marks[-1] - marks[0]) / length
 
     alone(), beside("nve", 2)  # whatever is compiled is compiled here
     model: list[float] = []
@@ -119,8 +122,7 @@ def measure(name: str, calculator: Calculator, watched: Watched, repeats: int, f
     for _ in range(repeats):
         model.append(alone())
         for ensemble, times in rest.items():
-            idle = beside(ensemble, 0)
-            times.append((beside(ensemble, steps) - idle) / steps)
+            times.append(beside(ensemble, steps))
     return [
         {
             "system": name, "atoms": len(atoms), "edges": graph.edges.shape[1], "ensemble": ensemble, "steps": steps,
