@@ -2,18 +2,22 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import ase
 import numpy as np
 import pytest
-from ase.build import bulk
+from ase.build import bulk, molecule
+from ase.constraints import FixAtoms, FixBondLengths
 
 import adatom.sim.record
 from adatom.errors import CheckpointError, ConfigError
 from adatom.sim.calculator import Calculator
-from adatom.sim.md import MDConfig, run
+from adatom.sim.md import MDConfig, MDRun, run
 from adatom.sim.record import Files, Recorder, Thermo
+from adatom.sim.skin import SkinList
+from adatom.testing.untrained import untrained
 from toy import toy_potential
 
 CASES = {
@@ -53,6 +57,59 @@ def test_a_continued_run_is_bit_for_bit_the_run_that_never_stopped(case: str, tm
     assert np.array_equal(rest.atoms.get_momenta(), whole.atoms.get_momenta())
     assert np.array_equal(rest.atoms.cell.array, whole.atoms.cell.array)
     same(tmp_path / "whole", tmp_path / "parts", "md")
+
+
+def droplet() -> ase.Atoms:
+    """Atoms that wander far: many lists are made, and edges beyond the cutoff come and go."""
+    atoms = bulk("Si", a=5.6, cubic=True) * (2, 1, 1)
+    atoms.set_pbc(False)
+    atoms.set_cell(None)
+    return atoms
+
+
+@pytest.mark.parametrize("start", [droplet, lambda: bulk("Si", a=5.43, cubic=True)], ids=["open", "periodic"])
+@pytest.mark.parametrize("case", ["nve", "langevin", "bussi"])
+def test_a_run_can_be_cut_at_any_step_new_list_or_old(
+    case: str, start: Callable[[], ase.Atoms], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network sums in another order when its list is another: only the same list gives the same last bit."""
+    potential, builds, build = untrained("nemp", channels=8), [], SkinList._build
+    monkeypatch.setattr(SkinList, "_build", lambda self, origin: builds.append(self.loose) or build(self, origin))
+    hot = {"temperature_K": 3000.0, "timestep_fs": 4.0, "max_temperature_K": 1e9, "min_distance_margin": 0.1}
+
+    def leg(steps: int, name: str, restart: bool = False) -> MDRun:
+        config = MDConfig.parse(settings(case, steps).model_dump() | hot)
+        return run(start(), potential, config, tmp_path, name, restart=restart)
+
+    whole = leg(30, "whole")
+    assert sum(builds) > 4
+    for cut in (0, 1, 7, 8, 9, 10, 23, 29):
+        leg(cut, "parts", restart=cut > 0)
+    rest = leg(30, "parts", restart=True)
+    assert np.array_equal(rest.atoms.positions, whole.atoms.positions)
+    assert np.array_equal(rest.atoms.get_momenta(), whole.atoms.get_momenta())
+
+
+def test_fixed_atoms_and_rigid_bonds_are_continued_to_the_last_bit(tmp_path: Path) -> None:
+    atoms = molecule("CH3CH2OH")
+    atoms.numbers[atoms.numbers == 6] = 14
+    atoms.positions *= 1.3
+    atoms.set_constraint([FixAtoms([0]), FixBondLengths([(2, 3)])])
+    whole = run(atoms, toy_potential(), settings("langevin", 30), tmp_path, "whole")
+    run(atoms, toy_potential(), settings("langevin", 13), tmp_path, "parts")
+    rest = run(atoms, toy_potential(), settings("langevin", 30), tmp_path, "parts", restart=True)
+    assert np.array_equal(rest.atoms.positions, whole.atoms.positions)
+
+
+def test_a_restart_file_of_another_format_is_not_guessed_at(tmp_path: Path) -> None:
+    run(crystal(), toy_potential(), settings("nve", 10), tmp_path)
+    path = tmp_path / "nve.restart.npz"
+    with np.load(path) as arrays:
+        values = dict(arrays)
+    values["meta"] = np.array(json.dumps(json.loads(str(values["meta"])) | {"format": 1}))
+    np.savez(path, **values)
+    with pytest.raises(CheckpointError, match="another format"):
+        run(crystal(), toy_potential(), settings("nve", 20), tmp_path, restart=True)
 
 
 def test_a_killed_run_goes_on_from_its_last_restart_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

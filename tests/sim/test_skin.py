@@ -75,6 +75,24 @@ def test_the_list_is_made_anew_when_an_atom_has_moved_by_more_than_half_the_skin
     assert neighbors.builds == 2
 
 
+def test_a_list_of_every_pair_of_a_molecule_lasts_for_ever() -> None:
+    atoms, rng, neighbors = molecule("C2H6"), np.random.default_rng(2), SkinList(CUTOFF, 0.5)
+    for _ in range(40):
+        atoms.positions += rng.normal(scale=0.3, size=atoms.positions.shape)
+        same(neighbors.graph(atoms), graph_from_atoms(atoms, CUTOFF))
+    assert neighbors.builds == 1
+    atoms.pbc, atoms.cell = True, np.eye(3) * 20.0
+    neighbors.graph(atoms)
+    atoms.positions += 1.0
+    neighbors.graph(atoms)
+    assert neighbors.builds == 3  # periodic: there is always another image
+    atoms.pbc = False
+    neighbors.graph(atoms)
+    atoms.positions[4, 1] = np.nan
+    with pytest.raises(GeometryError, match="atom 4"):
+        neighbors.graph(atoms)
+
+
 def test_a_pair_that_closes_in_from_both_sides_is_not_missed() -> None:
     neighbors = SkinList(CUTOFF, 0.6)
     atoms = ase.Atoms("Cu2", [[0, 0, 0], [CUTOFF + 0.61, 0, 0]])
@@ -131,9 +149,10 @@ def test_no_edge_is_longer_than_the_cutoff_and_both_directions_go_together() -> 
 
 def test_the_pairs_of_the_wide_list_stand_where_the_atoms_are_now() -> None:
     atoms, neighbors = bulk("Cu", cubic=True), SkinList(3.0, 0.5)
-    neighbors.pairs(atoms)
+    neighbors.meet(atoms)
+    neighbors.pairs(torch.tensor(atoms.positions), atoms.cell.array)
     atoms.positions[0] += [0.1, 0.0, 0.05]
-    pairs, lengths = neighbors.pairs(atoms)
+    pairs, lengths = neighbors.pairs(torch.tensor(atoms.positions), atoms.cell.array)
     inside = lengths < 3.0
     assert neighbors.builds == 1
     direct = edge_vectors(graph_from_atoms(atoms, 3.0)).norm(dim=1)

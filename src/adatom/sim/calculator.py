@@ -111,7 +111,7 @@ class Calculator(AseCalculator):  # type: ignore[misc]
         super().calculate(atoms, properties, system_changes)
         system: ase.Atoms = self.atoms
         wanted = set(properties)
-        self._check(system)
+        self.check(system)
         if "stress" in wanted:
             require_volume(system)
         if system_changes:
@@ -130,8 +130,8 @@ class Calculator(AseCalculator):  # type: ignore[misc]
             with torch.no_grad():
                 self.results["energies"] = self.potential.atomic_energies(graph).cpu().numpy()
 
-    def _check(self, system: ase.Atoms) -> None:
-        """Elements, charge and multiplicity, each time that they are others."""
+    def check(self, system: ase.Atoms) -> None:
+        """UnknownElementError or ChargeError where the potential was not made for these atoms; asked once of a kind."""
         kind = (system.numbers.tobytes(), given_charge_and_spin(system))
         if kind != self._known:
             self.potential.check_atoms(system)

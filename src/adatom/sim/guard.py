@@ -7,11 +7,15 @@ from typing import Any
 import ase
 import numpy as np
 import torch
+from torch import Tensor
 
 from adatom.elements import covalent_radius, symbol
 from adatom.errors import SimulationError
-from adatom.sim.skin import SkinList
+from adatom.sim.skin import SkinList, farthest
 
+SKIN = 0.5  # Å
+FAR = 1e3  # Å
+FEW = 32  # atoms of an open structure of which every pair is listed, once and for all
 UNTRAINED = 0.5  # of the sum of the covalent radii, for pairs whose trained minimum is not known
 _RELAX_FIRST = "relax the structure first, take a shorter timestep or a lower temperature, or train on such structures"
 
@@ -43,14 +47,23 @@ class Guard:
         Of the potential; ``min_distance_A`` is used.
     margin
         Of the trained minimum distance that is still allowed.
+    device
+        Where the positions live that are to be looked at.
     """
 
-    def __init__(self, atoms: ase.Atoms, card: dict[str, Any], margin: float = 0.85) -> None:
+    def __init__(
+        self, atoms: ase.Atoms, card: dict[str, Any], margin: float = 0.85, device: torch.device | str = "cpu"
+    ) -> None:
         species, index = np.unique(atoms.numbers, return_inverse=True)
         table = closest_allowed(species, card, margin) if len(species) else np.zeros((1, 1))
-        self._index = torch.from_numpy(index)  # (N,)
-        self._table = torch.from_numpy(table)  # (Z, Z)
-        self._list = SkinList(float(table.max()), skin=0.5)
+        self._index = torch.from_numpy(index).to(device)  # (N,)
+        self._table = torch.from_numpy(table).to(device)  # (Z, Z)
+        self._numbers = atoms.numbers.copy()
+        few = len(atoms) <= FEW and not atoms.pbc.any()
+        self._list = SkinList(float(table.max()), FAR if few else SKIN, device)
+        self._list.meet(atoms)
+        # distances when they were looked at last: where the atoms stood, and how far every pair was from the forbidden
+        self._seen, self._cell, self._slack = torch.zeros(0, 3), np.zeros((3, 3)), 0.0
 
     def check_numbers(self, step: int, energy: float, forces: np.ndarray) -> None:
         """Energy and forces must be numbers."""
@@ -66,35 +79,42 @@ class Guard:
             remedy=_RELAX_FIRST,
         )
 
-    def check_distances(self, step: int, atoms: ase.Atoms) -> None:
-        """No two atoms closer than the training set knows, less the margin."""
-        pairs, lengths = self._list.pairs(atoms)
-        if pairs.shape[1] == 0:
-            return
-        allowed = self._table[self._index.index_select(0, pairs[0]), self._index.index_select(0, pairs[1])]
-        worst = int((lengths / allowed).argmin())
-        if lengths[worst] >= allowed[worst]:
-            return
-        i, j = pairs[:, worst].tolist()
-        raise SimulationError(
-            "two atoms came closer than anything the potential was trained on",
-            where=_at(step, f"atoms {i} ({symbol(atoms.numbers[i])}) and {j} ({symbol(atoms.numbers[j])})"),
-            wanted=f"at least {float(allowed[worst]):.3f} Å",
-            got=f"{float(lengths[worst]):.3f} Å",
-            remedy=_RELAX_FIRST,
-        )
+    def check_distances(self, step: int, positions: Tensor, cell: np.ndarray) -> None:
+        """No two atoms closer than the training set knows, less the margin; positions (N, 3).
 
-    def check_temperature(self, step: int, temperature: float, limit: float, atoms: ase.Atoms) -> None:
-        """Kinetic temperature (K) below the limit."""
+        Pairs are looked at again only when two atoms may have used up the slack that was left the last time.
+        """
+        same = self._seen.shape == positions.shape and np.array_equal(cell, self._cell)
+        if same and 2.0 * farthest(positions, self._seen) < self._slack:
+            return
+        pairs, lengths = self._list.pairs(positions, cell)
+        spare = lengths - self._allowed(pairs)
+        worst = int(spare.argmin()) if spare.shape[0] else None
+        if worst is not None and spare[worst] < 0.0:
+            i, j = pairs[:, worst].tolist()
+            raise SimulationError(
+                "two atoms came closer than anything the potential was trained on",
+                where=_at(step, f"atoms {i} ({symbol(self._numbers[i])}) and {j} ({symbol(self._numbers[j])})"),
+                wanted=f"at least {float(lengths[worst] - spare[worst]):.3f} Å",
+                got=f"{float(lengths[worst]):.3f} Å",
+                remedy=_RELAX_FIRST,
+            )
+        beyond = self._list.beyond(positions)
+        self._slack = beyond if worst is None else min(float(spare[worst]), beyond)
+        self._seen, self._cell = positions.clone(), cell.copy()
+
+    def _allowed(self, pairs: Tensor) -> Tensor:
+        """Shortest distance allowed to each pair, (H,) Å."""
+        return self._table[self._index.index_select(0, pairs[0]), self._index.index_select(0, pairs[1])]
+
+    def check_temperature(self, step: int, temperature: float, limit: float, heats: np.ndarray) -> None:
+        """Kinetic temperature (K) below the limit; ``heats`` are the kinetic energies of the atoms, (N,) eV."""
         if temperature <= limit:
             return
-        energies = 0.5 * np.square(atoms.get_momenta()).sum(axis=1) / atoms.get_masses()
-        fastest = int(energies.argmax())
+        fastest = int(heats.argmax())
         raise SimulationError(
             "the temperature ran away",
-            where=_at(
-                step, f"fastest atom {fastest} ({symbol(atoms.numbers[fastest])}) with {energies[fastest]:.3g} eV"
-            ),
+            where=_at(step, f"fastest atom {fastest} ({symbol(self._numbers[fastest])}) with {heats[fastest]:.3g} eV"),
             wanted=f"at most {limit:.0f} K",
             got=f"{temperature:.0f} K",
             remedy=_RELAX_FIRST + "; max_temperature_K sets another limit",

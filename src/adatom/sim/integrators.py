@@ -1,18 +1,27 @@
-"""Steps of molecular dynamics: ASE's integrators with this package's conventions, and a barostat without memory."""
+"""Steps of molecular dynamics in a few operations on whole arrays: velocity Verlet, Langevin, Bussi, and a barostat.
+
+=========================  =======================  =========================
+equation                   variable                 unit
+=========================  =======================  =========================
+r, p, F                    Motion.positions, ...    Å, ASE's, eV/Å
+dt, tau = 1 / gamma        timestep, time           ASE's unit of time
+kT                         heat                     eV
+f                          freedoms
+c = exp(-dt / tau)         keep
+=========================  =======================  =========================
+"""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Literal
 
-import ase
-import numpy as np
+import torch
 from ase import units
-from ase.md.bussi import Bussi
-from ase.md.langevin import Langevin
-from ase.md.md import MolecularDynamics
-from ase.md.verlet import VelocityVerlet
+from torch import Tensor
 
+from adatom.sim.motion import Motion
 from adatom.units import BOLTZMANN
 
 Thermostat = Literal["none", "langevin", "bussi"]
@@ -25,63 +34,143 @@ class Kinetics:
     where it is not (Langevin, constraints, a single atom), K is all of the kinetic energy and f = 3N - constraints.
     """
 
-    def __init__(self, atoms: ase.Atoms, thermostat: Thermostat) -> None:
-        free = int(atoms.get_number_of_degrees_of_freedom())
-        self.conserving = thermostat != "langevin" and not atoms.constraints and len(atoms) > 1
-        self.freedoms = free - 3 if self.conserving else free
-        self._masses = atoms.get_masses()[:, None]  # (N, 1)
+    def __init__(self, motion: Motion, thermostat: Thermostat) -> None:
+        self.conserving = thermostat != "langevin" and motion.free and motion.masses.shape[0] > 1
+        self.freedoms = motion.freedoms - 3 if self.conserving else motion.freedoms
+        self._motion = motion
 
-    def energy(self, atoms: ase.Atoms) -> float:
-        """Kinetic energy in eV, the motion of the whole included."""
-        return float(0.5 * (np.square(atoms.get_momenta()) / self._masses).sum())
+    def at_most(self, kinetic: float) -> float:
+        """Temperature in K that the kinetic energy (eV) allows, the motion of the whole counted as heat."""
+        return 2.0 * kinetic / (max(self.freedoms, 1) * BOLTZMANN)
 
-    def temperature(self, atoms: ase.Atoms) -> float:
+    def temperature(self) -> float:
         """Kinetic temperature in K; 0 where nothing can move."""
-        heat = self.energy(atoms)
+        motion = self._motion
+        heat = motion.kinetic()
         if self.conserving:
-            heat -= float(0.5 * np.square(atoms.get_momenta().sum(axis=0)).sum() / self._masses.sum())
-        return 2.0 * heat / (max(self.freedoms, 1) * BOLTZMANN)
+            heat = heat - 0.5 * motion.momenta.sum(0).square().sum() / motion.masses.sum()
+        return self.at_most(float(heat))
 
-    def draw(self, atoms: ase.Atoms, temperature: float, rng: np.random.Generator) -> None:
+    def draw(self, temperature: float, random: torch.Generator) -> None:
         """Maxwell-Boltzmann momenta; where momentum is conserved without drift and at exactly this temperature."""
-        width = np.sqrt(self._masses * BOLTZMANN * temperature)
-        atoms.set_momenta(width * rng.standard_normal((len(atoms), 3)))
+        motion = self._motion
+        motion.momenta.normal_(generator=random).mul_((motion.masses * BOLTZMANN * temperature).sqrt() * motion.mobile)
+        if motion.rules is not None:
+            motion.rules.project(motion)
         if self.conserving:
-            self.stop_drift(atoms)
-            now = self.temperature(atoms)
+            self.stop_drift()
+            now = self.temperature()
             if now > 0.0:
-                atoms.set_momenta(atoms.get_momenta() * math.sqrt(temperature / now))
+                motion.momenta.mul_(math.sqrt(temperature / now))
 
-    def stop_drift(self, atoms: ase.Atoms) -> None:
+    def stop_drift(self) -> None:
         """Take the velocity of the centre of mass from every atom."""
-        drift = atoms.get_momenta().sum(axis=0) / self._masses.sum()
-        atoms.set_momenta(atoms.get_momenta() - self._masses * drift)
+        motion = self._motion
+        motion.momenta.sub_(motion.masses * (motion.momenta.sum(0) / motion.masses.sum()))
+
+
+class Integrator(ABC):
+    """One step: ``before`` leads to where forces are needed next, ``after`` ends it with those."""
+
+    @abstractmethod
+    def before(self) -> None:
+        """From the end of the last step to the new positions."""
+
+    @abstractmethod
+    def after(self) -> None:
+        """From the new forces to the end of the step."""
+
+
+class VelocityVerlet(Integrator):
+    """Half a kick, a drift, half a kick; then, if there is one, the thermostat that rescales velocities."""
+
+    def __init__(self, motion: Motion, timestep: float, rescaling: VelocityRescaling | None = None) -> None:
+        self._motion, self._timestep, self._rescaling = motion, timestep, rescaling
+
+    def before(self) -> None:
+        """Half a kick and a drift."""
+        self._motion.kick(0.5 * self._timestep)
+        self._motion.drift(self._timestep)
+
+    def after(self) -> None:
+        """Half a kick, and the exchange of heat."""
+        self._motion.kick(0.5 * self._timestep)
+        if self._rescaling is not None:
+            self._rescaling.apply()
+
+
+class Langevin(Integrator):
+    """Langevin dynamics in the order B A O A B (Leimkuhler, Matthews, Appl. Math. Res. Express 2013, 34).
+
+    Kick, drift, p <- c p + sqrt((1 - c^2) m kT) R, drift, kick. Of the splittings it has the smallest error in what
+    depends on positions (none at all for harmonic forces); what is read from momenta errs by dt^2.
+    """
+
+    def __init__(self, motion: Motion, timestep: float, heat: float, time: float, random: torch.Generator) -> None:
+        self._motion, self._timestep, self._random = motion, timestep, random
+        self._keep = math.exp(-timestep / time)
+        self._width = (motion.masses * (heat * (1.0 - self._keep**2))).sqrt() * motion.mobile  # (N, 1)
+        self._noise = torch.zeros_like(motion.momenta)
+
+    def before(self) -> None:
+        """B A O A."""
+        motion, half = self._motion, 0.5 * self._timestep
+        motion.kick(half)
+        motion.drift(half)
+        motion.momenta.mul_(self._keep).addcmul_(self._noise.normal_(generator=self._random), self._width)
+        if motion.rules is not None:
+            motion.rules.project(motion)
+        motion.drift(half)
+
+    def after(self) -> None:
+        """B."""
+        self._motion.kick(0.5 * self._timestep)
+
+
+class VelocityRescaling:
+    """Stochastic velocity rescaling (Bussi, Donadio, Parrinello, J. Chem. Phys. 126, 014101 (2007)).
+
+    K <- K (c + (1 - c) s sum_i R_i^2 + 2 R_1 sqrt(c (1 - c) s)),   s = kT / 2K,   i = 1 ... f
+
+    The same factor for every atom: heat comes and goes, and the dynamics are hardly disturbed.
+    """
+
+    def __init__(
+        self, motion: Motion, timestep: float, heat: float, time: float, freedoms: int, random: torch.Generator
+    ) -> None:
+        self._motion, self._random = motion, random
+        self._keep = math.exp(-timestep / time)
+        self._part = 0.5 * heat * (1.0 - self._keep)  # eV
+        self._noise = torch.zeros(max(freedoms, 1), dtype=torch.float64, device=motion.phase.device)
+
+    def apply(self) -> None:
+        """Rescale all momenta by one random factor."""
+        share = self._part / self._motion.kinetic().clamp_(min=torch.finfo(torch.float64).tiny)
+        noise = self._noise.normal_(generator=self._random)
+        along = 2.0 * noise[0] * (self._keep * share).sqrt_()
+        self._motion.momenta.mul_((noise.dot(noise) * share + along + self._keep).sqrt_())
 
 
 def integrator(
-    atoms: ase.Atoms,
+    motion: Motion,
     thermostat: Thermostat,
     timestep_fs: float,
     temperature: float,
     thermostat_ps: float,
-    kinetics: Kinetics,
-    rng: np.random.Generator,
-) -> MolecularDynamics:
+    freedoms: int,
+    random: torch.Generator,
+) -> Integrator:
     """Velocity Verlet, Langevin, or velocity Verlet with Bussi's stochastic velocity rescaling.
 
-    All of their state is in positions, momenta and ``rng``. ``thermostat_ps`` is the time in which the thermostat acts:
+    All of their state is in ``motion`` and ``random``. ``thermostat_ps`` is the time in which the thermostat acts:
     1 / friction, or the relaxation time of the kinetic energy.
     """
-    timestep, time = timestep_fs * units.fs, thermostat_ps * 1000.0 * units.fs
+    timestep, time, heat = timestep_fs * units.fs, thermostat_ps * 1000.0 * units.fs, BOLTZMANN * temperature
     if thermostat == "langevin":
-        return Langevin(atoms, timestep, temperature_K=temperature, friction=1.0 / time, fixcm=False, rng=rng)
+        return Langevin(motion, timestep, heat, time, random)
     if thermostat == "none":
-        return VelocityVerlet(atoms, timestep)
-    dynamics = Bussi(atoms, timestep, temperature_K=temperature, taut=time, rng=rng)
-    # ASE counts 3N degrees of freedom; the centre of mass is at rest here and has none
-    dynamics.ndof = kinetics.freedoms
-    dynamics.target_kinetic_energy = 0.5 * kinetics.freedoms * BOLTZMANN * temperature
-    return dynamics
+        return VelocityVerlet(motion, timestep)
+    return VelocityVerlet(motion, timestep, VelocityRescaling(motion, timestep, heat, time, freedoms, random))
 
 
 class CellRescaling:
@@ -105,19 +194,20 @@ class CellRescaling:
     """
 
     def __init__(
-        self, pressure: float, temperature: float, time: float, compressibility: float, rng: np.random.Generator
+        self, pressure: float, temperature: float, time: float, compressibility: float, random: torch.Generator
     ) -> None:
         self.pressure, self.heat = pressure, BOLTZMANN * temperature
         self.rate = compressibility / time
-        self._rng = rng
+        self._random = random
 
-    def apply(self, atoms: ase.Atoms, interval: float) -> None:
-        """Rescale cell, positions and momenta as befits a time ``interval`` (ASE's unit)."""
-        volume = atoms.get_volume()
-        stress = atoms.get_stress(include_ideal_gas=True)
-        drift = self.rate * interval * (-stress[:3].mean() - self.pressure)
-        noise = math.sqrt(2.0 * self.heat * self.rate * interval / volume) * self._rng.standard_normal()
-        factor = math.exp((drift + noise) / 3.0)
-        atoms.set_cell(np.asarray(atoms.cell) * factor)
-        atoms.set_positions(atoms.get_positions() * factor)
-        atoms.set_momenta(atoms.get_momenta() / factor)
+    def apply(self, motion: Motion, stress: Tensor, interval: float) -> None:
+        """Rescale cell, positions and momenta as befits a time ``interval`` (ASE's unit); stress (1, 3, 3) eV/Å^3."""
+        drift = self.rate * interval * (pressure(motion, stress) - self.pressure)
+        width = math.sqrt(2.0 * self.heat * self.rate * interval / motion.volume)
+        draw = torch.empty(1, dtype=torch.float64, device=motion.phase.device).normal_(generator=self._random)
+        motion.rescale(math.exp((drift + width * float(draw)) / 3.0))
+
+
+def pressure(motion: Motion, stress: Tensor) -> float:
+    """Pressure in eV/Å^3: the virial of the forces, stress (1, 3, 3), and the motion of the atoms."""
+    return (2.0 * float(motion.kinetic()) / motion.volume - float(stress[0].trace())) / 3.0

@@ -11,18 +11,25 @@ from typing import Literal, Self
 
 import ase
 import numpy as np
+import torch
 from ase import units
 from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import full_3x3_to_voigt_6_stress
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from adatom.config import Config
 from adatom.errors import AdatomError, CheckpointError, ConfigError
 from adatom.potential import Potential
-from adatom.sim.calculator import Calculator, has_volume, require_volume
+from adatom.sim.calculator import require_volume
+from adatom.sim.engine import Engine, Whole
 from adatom.sim.guard import Guard
-from adatom.sim.integrators import CellRescaling, Kinetics, Thermostat, integrator
+from adatom.sim.integrators import CellRescaling, Integrator, Kinetics, Thermostat, integrator, pressure
+from adatom.sim.motion import Motion
 from adatom.sim.record import Files, Recorder, State, Thermo, load_restart
 from adatom.sim.relax import as_calculator, card_of
+from adatom.sim.skin import Origin
+from adatom.sim.surface import surface
 from adatom.units import EV_PER_A3_IN_GPA
 
 Progress = Callable[[int, Thermo], None]
@@ -164,52 +171,81 @@ class _Simulation:
     def __init__(self, system: ase.Atoms, config: MDConfig) -> None:
         self.system, self.config = system, config
         self.step = 0
-        self.rng = np.random.default_rng(config.seed)
-        self.kinetics = Kinetics(system, config.acting)
-        self.guard = Guard(system, card_of(system.calc), config.min_distance_margin)
+        source = surface(system)
+        self.motion = Motion(system, source.device)
+        self.random = torch.Generator(source.device)
+        self.random.manual_seed(config.seed)
+        self.kinetics = Kinetics(self.motion, config.acting)
+        self.guard = Guard(system, card_of(system.calc), config.min_distance_margin, source.device)
         self._velocities()
-        self.gives_stress = _gives_stress(system)
-        if config.ensemble == "npt":
-            system.get_stress()  # says itself why there is none
-        self.guard.check_numbers(0, system.get_potential_energy(), system.get_forces())
-        self.guard.check_distances(0, system)
-        self.hottest_start = self.kinetics.temperature(system)
-        self.first_volume = float(system.get_volume()) if has_volume(system) else math.nan
-        self.dynamics = integrator(
-            system,
-            config.acting,
-            config.timestep_fs,
-            config.temperature_K,
-            config.thermostat_ps,
-            self.kinetics,
-            self.rng,
-        )
+        self.engine = Engine(self.motion, source, self._integrator(), self.random)
+        self.gives_stress = self._begin()
+        self.hottest_start = self.kinetics.temperature()
+        self.limit = self._hottest()
+        self.first_volume = self.motion.volume
         self.barostat = CellRescaling(
             config.pressure_GPa / EV_PER_A3_IN_GPA,
             config.temperature_K,
             config.barostat_ps * 1000.0 * units.fs,
             config.compressibility_per_GPa * EV_PER_A3_IN_GPA,
-            self.rng,
+            self.random,
         )
-        self.last: State | None = None  # of the last whole step
+        self.sizes = (0, 0)
+        self.last: tuple[int, Whole, tuple[int, int]] | None = None  # step, state and sizes after the last whole step
+
+    def _integrator(self) -> Integrator:
+        config = self.config
+        return integrator(
+            self.motion,
+            config.acting,
+            config.timestep_fs,
+            config.temperature_K,
+            config.thermostat_ps,
+            self.kinetics.freedoms,
+            self.random,
+        )
 
     def _velocities(self) -> None:
-        config, system = self.config, self.system
+        config = self.config
         if config.initial_temperature_K is not None:
-            self.kinetics.draw(system, config.initial_temperature_K, self.rng)
-        elif not np.any(system.get_momenta()):
-            self.kinetics.draw(system, config.temperature_K, self.rng)
+            self.kinetics.draw(config.initial_temperature_K, self.random)
+        elif not bool(self.motion.momenta.any()):
+            self.kinetics.draw(config.temperature_K, self.random)
         elif config.acting == "bussi" and self.kinetics.conserving:
-            self.kinetics.stop_drift(system)  # it would scale the drift along with the heat
+            self.kinetics.stop_drift()  # it would scale the drift along with the heat
 
-    def resume(self, state: State) -> None:
+    def _begin(self) -> bool:
+        """The first forces, and whether there is a stress with them."""
+        stress = self.motion.periodic
+        try:
+            self.engine.evaluate(stress)
+        except PropertyNotImplementedError:
+            if self.config.ensemble == "npt":
+                raise
+            stress = False
+            self.engine.evaluate()
+        if stress and bool(self.engine.stress.isnan().all()) and bool(self.engine.energy.isfinite()):
+            stress = False
+            if self.config.ensemble == "npt":
+                self.system.get_stress()  # says itself why there is none
+        self.guard.check_numbers(0, float(self.engine.energy), self.motion.forces.cpu().numpy())
+        self.guard.check_distances(0, self.motion.positions, self.motion.cell)
+        return stress
+
+    def resume(self, saved: State) -> None:
         """Stand where an earlier run stood."""
-        self.system.set_cell(state.cell)
-        self.system.set_positions(state.positions, apply_constraint=False)
-        self.system.set_momenta(state.momenta, apply_constraint=False)
-        self.rng.bit_generator.state = state.random
-        self.step, self.hottest_start, self.first_volume = state.step, state.hottest_start, state.first_volume
-        self.last = state
+        whole = Whole(
+            torch.from_numpy(saved.phase),
+            torch.tensor([saved.energy], dtype=torch.float64, device=self.motion.phase.device),
+            saved.cell,
+            Origin(saved.origin, saved.origin_cell),
+            torch.from_numpy(saved.random),
+        )
+        self.engine.restore(whole)
+        self.step, self.sizes = saved.step, saved.sizes
+        self.hottest_start, self.first_volume = saved.hottest_start, saved.first_volume
+        self.limit = self._hottest()
+        self.last = (saved.step, whole, saved.sizes)
 
     def run(self, recorder: Recorder, progress: Progress | None) -> MDRun:
         """All steps that are left."""
@@ -225,7 +261,7 @@ class _Simulation:
         except AdatomError as error:
             reason = " ".join(str(error).split())
             if not isinstance(error, CheckpointError):
-                recorder.frame(self.system, self.step, self._time_ps())
+                self._frame(recorder)
                 self._save(recorder)
             raise
         except BaseException as error:
@@ -235,6 +271,7 @@ class _Simulation:
         else:
             self._save(recorder)
         finally:
+            self.motion.write(self.system)
             done = MDRun(self.system, tuple(lines), recorder.files, self.step - first, time.perf_counter() - begin)
             figures = {"steps": done.steps, "seconds": done.seconds, "us_per_atom_step": done.us_per_atom_step}
             recorder.line("end", {"reason": reason} | figures)
@@ -242,52 +279,71 @@ class _Simulation:
 
     def _advance(self) -> None:
         """One step, and the checks of what came of it."""
-        config, system = self.config, self.system
+        config = self.config
         rescale = config.ensemble == "npt" and (self.step + 1) % config.barostat_every == 0
-        self._expect_stress(rescale or self._looks(self.step + 1))
-        self.dynamics.step()
+        self.engine.step(stress=rescale or (self.gives_stress and self._looks(self.step + 1)))
         self.step += 1
-        self.guard.check_numbers(self.step, system.get_potential_energy(), system.get_forces())
-        self.guard.check_temperature(self.step, self.kinetics.temperature(system), self.limit, system)
-        self.guard.check_distances(self.step, system)
+        self._check()
         if rescale:
-            self.barostat.apply(system, config.barostat_every * config.timestep_fs * units.fs)
-            self._expect_stress(self._looks(self.step))
-            self.guard.check_volume(self.step, system.get_volume() / self.first_volume, config.volume_bounds)
+            self.barostat.apply(self.motion, self.engine.stress, config.barostat_every * config.timestep_fs * units.fs)
+            self.guard.check_volume(self.step, self.motion.volume / self.first_volume, config.volume_bounds)
+            self.engine.evaluate(stress=self._looks(self.step))
+
+    def _check(self) -> None:
+        """Figures that are numbers, a temperature below the limit, distances above theirs."""
+        motion, (potential, kinetic) = self.motion, self.engine.figures()
+        if not self.kinetics.at_most(kinetic + 0.0 * potential) <= self.limit:  # neither may be NaN
+            self.guard.check_numbers(self.step, potential, motion.forces.cpu().numpy())
+            heats = 0.5 * (motion.momenta.square() * motion.inverse).sum(1).cpu().numpy()
+            self.guard.check_temperature(self.step, self.kinetics.temperature(), self.limit, heats)
+        self.guard.check_distances(self.step, motion.positions, motion.cell)
 
     def _observe(self, recorder: Recorder, progress: Progress | None) -> list[Thermo]:
         """Log, frame and restart file where they are due."""
         config, lines = self.config, []
-        if self._logs(self.step):
+        if self._logs(self.step) or self.step == config.steps:
             lines.append(self._thermo())
             recorder.thermo(lines[0])
             if progress is not None:
                 progress(self.step, lines[0])
         if self._frames(self.step):
-            self.system.get_forces()
-            if self.gives_stress:
-                self.system.get_stress()
-            recorder.frame(self.system, self.step, self._time_ps())
-        self.last = State(
-            step=self.step,
-            positions=self.system.get_positions(),
-            momenta=self.system.get_momenta(),
-            cell=np.array(self.system.cell),
-            random=dict(self.rng.bit_generator.state),
-            hottest_start=self.hottest_start,
-            first_volume=self.first_volume,
-            sizes=recorder.sizes,
-        )
+            self._frame(recorder)
+        if lines or self._frames(self.step):
+            self.sizes = recorder.sizes
+        self.last = (self.step, self.engine.keep(), self.sizes)
         if config.restart_every and self.step and self.step % config.restart_every == 0:
             self._save(recorder)
         return lines
 
+    def _frame(self, recorder: Recorder) -> None:
+        self.motion.write(self.system)
+        frame = self.system.copy()
+        results = {"energy": float(self.engine.energy), "forces": self.motion.forces.cpu().numpy().copy()}
+        if bool(self.engine.stress.isfinite().all()):
+            results["stress"] = full_3x3_to_voigt_6_stress(self.engine.stress[0].cpu().numpy())
+        frame.calc = SinglePointCalculator(frame, **results)
+        recorder.frame(frame, self.step, self._time_ps())
+
     def _save(self, recorder: Recorder) -> None:
-        if self.last is not None:
-            recorder.save(self.last, self.system.numbers, self.config.model_dump(mode="json"))
+        if self.last is None:
+            return
+        step, whole, sizes = self.last
+        state = State(
+            step=step,
+            phase=whole.phase.cpu().numpy(),
+            energy=float(whole.energy),
+            cell=whole.cell,
+            origin=whole.origin.positions,
+            origin_cell=whole.origin.cell,
+            random=whole.random.numpy(),
+            hottest_start=self.hottest_start,
+            first_volume=self.first_volume,
+            sizes=sizes,
+        )
+        recorder.save(state, self.system.numbers, self.config.model_dump(mode="json"))
 
     def _logs(self, step: int) -> bool:
-        return step % self.config.log_every == 0 or step == self.config.steps
+        return step % self.config.log_every == 0
 
     def _frames(self, step: int) -> bool:
         return self.config.trajectory_every > 0 and step % self.config.trajectory_every == 0
@@ -295,53 +351,43 @@ class _Simulation:
     def _looks(self, step: int) -> bool:
         return self._logs(step) or self._frames(step)
 
-    def _expect_stress(self, needed: bool) -> None:
-        if needed and self.gives_stress and isinstance(self.system.calc, Calculator):
-            self.system.calc.expect("stress")
-
     def _time_ps(self) -> float:
         return self.step * self.config.timestep_fs * 1e-3
 
     def _thermo(self) -> Thermo:
-        system = self.system
-        potential, kinetic = float(system.get_potential_energy()), self.kinetics.energy(system)
-        pressure = math.nan
-        if self.gives_stress:
-            pressure = -float(system.get_stress(include_ideal_gas=True)[:3].mean()) * EV_PER_A3_IN_GPA
+        potential, kinetic = self.engine.figures()
         return Thermo(
             step=self.step,
             time_ps=self._time_ps(),
-            temperature_K=self.kinetics.temperature(system),
+            temperature_K=self.kinetics.temperature(),
             potential_eV=potential,
             kinetic_eV=kinetic,
             total_eV=potential + kinetic,
-            pressure_GPa=pressure,
-            volume_A3=float(system.get_volume()) if has_volume(system) else math.nan,
+            pressure_GPa=self._pressure() * EV_PER_A3_IN_GPA,
+            volume_A3=self.motion.volume,
         )
+
+    def _pressure(self) -> float:
+        """Pressure in eV/Å^3; NaN where there is none."""
+        if not self.gives_stress:
+            return math.nan
+        if not self._looks(self.step):
+            # the last step of a leg that ends between two lines: the forces that move the atoms stay what they are
+            stress = self.engine.surface(self.motion.positions, self.motion.cell, True).stress
+            return pressure(self.motion, stress)
+        return pressure(self.motion, self.engine.stress)
 
     def _header(self) -> dict[str, object]:
         about = {"atoms": len(self.system), "formula": self.system.get_chemical_formula()}
         return about | self.config.model_dump(mode="json") | {"max_temperature_K": self.limit}
 
-    @property
-    def limit(self) -> float:
+    def _hottest(self) -> float:
         """Temperature in K that only a runaway reaches: few atoms fluctuate widely, and a hot start is no runaway."""
         if self.config.max_temperature_K is not None:
             return self.config.max_temperature_K
         target = max(self.config.temperature_K, self.hottest_start)
         spread = math.sqrt(2.0 / max(self.kinetics.freedoms, 1))
         return max(5.0 * target, target + 2000.0, target * (1.0 + 12.0 * spread))
-
-
-def _gives_stress(system: ase.Atoms) -> bool:
-    """Whether there is a volume and a calculator that gives stress."""
-    if not has_volume(system):
-        return False
-    try:
-        system.get_stress()
-    except PropertyNotImplementedError:
-        return False
-    return True
 
 
 def _check_same(numbers: np.ndarray, saved: dict[str, object], atoms: ase.Atoms, config: MDConfig, path: Path) -> None:

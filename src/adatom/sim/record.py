@@ -19,7 +19,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from adatom.errors import CheckpointError, ConfigError
 from adatom.model_file import write_atomically
 
-FORMAT = 1
+FORMAT = 2  # 1 held no forces, no neighbour list and the random numbers of another generator
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,12 @@ class State:
     """All that a run needs to go on as if it had never stopped."""
 
     step: int
-    positions: np.ndarray  # (N, 3)  Å
-    momenta: np.ndarray  # (N, 3)  ASE units
+    phase: np.ndarray  # (3, N, 3)  positions (Å), momenta (ASE units), forces (eV/Å)
+    energy: float  # eV
     cell: np.ndarray  # (3, 3)  Å
-    random: dict[str, Any]  # state of the random number generator
+    origin: np.ndarray  # (N, 3)  Å, where the neighbour list in use was made; (0, 3) where there is none
+    origin_cell: np.ndarray  # (3, 3)  Å, its cell
+    random: np.ndarray  # bytes of the random number generator
     hottest_start: float  # K, temperature at step 0
     first_volume: float  # Å^3 at step 0; NaN where there is none
     sizes: tuple[int, int]  # bytes of log and trajectory when the run was here
@@ -153,7 +155,7 @@ class Recorder:
         meta = {
             "format": FORMAT,
             "step": state.step,
-            "random": state.random,
+            "energy": state.energy,
             "hottest_start": state.hottest_start,
             "first_volume": state.first_volume,
             "config": config,
@@ -163,9 +165,11 @@ class Recorder:
         np.savez(
             buffer,
             meta=np.array(json.dumps(meta)),
-            positions=state.positions,
-            momenta=state.momenta,
+            phase=state.phase,
             cell=state.cell,
+            origin=state.origin,
+            origin_cell=state.origin_cell,
+            random=state.random,
             numbers=numbers,
         )
         try:
@@ -215,12 +219,15 @@ def load_restart(files: Files) -> Saved:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             meta = json.loads(str(arrays["meta"]))
+            _check_format(meta["format"], path)
             state = State(
                 step=int(meta["step"]),
-                positions=arrays["positions"],
-                momenta=arrays["momenta"],
+                phase=arrays["phase"],
+                energy=float(meta["energy"]),
                 cell=arrays["cell"],
-                random=meta["random"],
+                origin=arrays["origin"],
+                origin_cell=arrays["origin_cell"],
+                random=arrays["random"],
                 hottest_start=float(meta["hottest_start"]),
                 first_volume=float(meta["first_volume"]),
                 sizes=(int(meta["sizes"][0]), int(meta["sizes"][1])),
@@ -239,6 +246,18 @@ def load_restart(files: Files) -> Saved:
                 remedy="put it back, or start the run again with overwrite",
             )
     return saved
+
+
+def _check_format(found: object, path: Path) -> None:
+    """CheckpointError for a restart file of another format."""
+    if found != FORMAT:
+        raise CheckpointError(
+            "the restart file is of another format",
+            where=str(path),
+            wanted=f"format {FORMAT}",
+            got=f"format {found}",
+            remedy="start a new run from the last frame of its trajectory, or use the version that wrote it",
+        )
 
 
 def _size(path: Path) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import ase
 import numpy as np
+import torch
 from ase.calculators.calculator import BaseCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.filters import FrechetCellFilter
@@ -117,7 +118,7 @@ def relax(
         if _is_minimum(history[-1], config):
             break
     last = history[-1]
-    guard.check_distances(last.step, system)
+    guard.check_distances(last.step, torch.from_numpy(system.get_positions()), system.cell.array)
     return Relaxation(
         _with_results(system),
         _is_minimum(last, config),
