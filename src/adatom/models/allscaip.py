@@ -80,6 +80,7 @@ from adatom.nn.direct import DirectHeads
 from adatom.nn.equivariant import Linear, Readout, bounded
 from adatom.nn.exact import Exact
 from adatom.nn.images import Images, fading_sum, folded, images_within, nearest_distance, sinc
+from adatom.nn.nearby import Nearby, nearby
 from adatom.nn.radial import bessel
 from adatom.nn.slots import Slots, gather_neighbours, index_slots, pad_edges
 from adatom.nn.sphere import SphereProduct
@@ -102,6 +103,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         "lg": {"channels": 1024, "layers": 8, "heads": 16, "neighbours": 30, "components": "NeNo", **PAPER},
     },
 }
+CROWD = 300  # atoms, from which on the default form looks for near ones
 ORDER = 3  # bond orders multiplied at most, default form
 SPREAD = 6.0  # size of a sum of neighbours in many directions, before it is bounded to one
 PAPER_SIZE = {"S": "sm", "M": "md", "L": "lg"}
@@ -300,14 +302,16 @@ class DefaultBody(nn.Module):
         )
         return Neighbours(slots, softgraph.slot_bias(bias, slots), weight, radial, y)
 
-    def _pairs(self, graph: Graph) -> Pairs:
-        """Weights of the node attention, summed over images."""
-        images, reach = images_within(graph.cell, graph.pbc, self.reach), self.reach
+    def _pairs(self, graph: Graph) -> Pairs | Nearby:
+        """Weights of the node attention, summed over images: of all pairs, or of large structures of near ones."""
+        places, reach = folded(graph.positions, graph.cell, graph.owner), self.reach
+        if graph.table.shape[1] > CROWD:
+            return nearby(places, graph.cell, graph.pbc, graph.table, reach)
+        images = images_within(graph.cell, graph.pbc, reach)
 
         def weights(here: Tensor, there: Tensor, present: Tensor, cell: Tensor) -> Tensor:
             return fading_sum(here, there, present, cell, images, reach).to(self.species.weight.dtype).unsqueeze(1)
 
-        places = folded(graph.positions, graph.cell, graph.owner)
         return kept(Pairs(weights, places, (graph.cell,)), graph.table, self.config.heads)
 
 

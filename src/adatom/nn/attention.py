@@ -24,6 +24,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from adatom.nn.equivariant import Linear
 from adatom.nn.exact import Exact
+from adatom.nn.nearby import Nearby, ends, fading, gathered
 
 Way = Literal["plain", "tiles", "fused"]
 TILE = 2**20  # attention weights held at once
@@ -126,34 +127,26 @@ def node_attention(
     null
         c of each head, (H,): a token without value, towards which the attention of a lonely atom goes. None: e^c = 0.
     """
-    atoms, heads, depth = v.shape
+    atoms, heads, _ = v.shape
     padded = [_pad(t, table) for t in (q, k, v)]  # (S, H, K, D)
-    scale = 1 / math.sqrt(depth)
     structures, count = table.shape
     chosen = way or _plan(structures * heads * count * count, twice)
     if chosen == "fused" and pairs is None and null is None:
         hidden = torch.where(table < atoms, 0.0, -torch.inf).to(q.dtype).view(structures, 1, 1, count)
         mask = None if bool((table < atoms).all()) else hidden.expand(-1, heads, count, -1)
-        return _unpad(_fused(padded[0], padded[1], padded[2], mask, scale), table, atoms)
+        return _unpad(_fused(padded[0], padded[1], padded[2], mask, 1 / math.sqrt(v.shape[2])), table, atoms)
     places, present = _places(q.new_zeros(atoms, 3) if pairs is None else pairs.positions, table)
     bottom = q.new_full((heads,), LOWEST) if null is None else null
-
-    def weighted(q: Tensor, k: Tensor, v: Tensor, bottom: Tensor, weights: Tensor) -> Tensor:
-        logits = q @ k.transpose(2, 3) * scale
-        bottom = bottom.view(1, -1, 1, 1)
-        top = torch.maximum(logits.detach().amax(3, keepdim=True), bottom.detach())  # cancels: no overflow
-        attention = weights * torch.exp(logits - top)
-        return attention @ v / (torch.exp(bottom - top) + attention.sum(3, keepdim=True))
 
     def part(
         q: Tensor, k: Tensor, v: Tensor, bottom: Tensor, here: Tensor, there: Tensor, present: Tensor, *further: Tensor
     ) -> Tensor:
         some = present.view(structures, 1, 1, count)
-        return weighted(q, k, v, bottom, some if pairs is None else pairs.function(here, there, present, *further))
+        return _weighed(q, k, v, bottom, some if pairs is None else pairs.function(here, there, present, *further))
 
     further = () if pairs is None else pairs.further
     if chosen == "plain" and pairs is not None and pairs.matrix is not None:
-        output = weighted(padded[0], padded[1], padded[2], bottom, pairs.matrix)
+        output = _weighed(padded[0], padded[1], padded[2], bottom, pairs.matrix)
     elif chosen == "plain":
         output = part(*padded, bottom, places, places, present, *further)
     else:
@@ -165,6 +158,34 @@ def node_attention(
         ]
         output = torch.cat(tiles, dim=2)
     return _unpad(output, table, atoms)
+
+
+def _weighed(q: Tensor, k: Tensor, v: Tensor, bottom: Tensor, weights: Tensor) -> Tensor:
+    """Attention of queries (S, H, T, D) to keys (S, H, K, D) with weights (S, 1 or H, T, K) and null tokens (H,)."""
+    logits = q @ k.transpose(2, 3) * (1 / math.sqrt(v.shape[3]))
+    bottom = bottom.view(1, -1, 1, 1)
+    top = torch.maximum(logits.detach().amax(3, keepdim=True), bottom.detach())  # cancels: no overflow
+    attention = weights * torch.exp(logits - top)
+    return attention @ v / (torch.exp(bottom - top) + attention.sum(3, keepdim=True))
+
+
+def nearby_attention(q: Tensor, k: Tensor, v: Tensor, near: Nearby, null: Tensor) -> Tensor:
+    """As ``node_attention`` with weights that fade at a distance, in time and memory linear in N."""
+    heads, depth = q.shape[1:]
+    queries = gathered(q.flatten(1), [tile.atoms for tile in near.tiles])
+    keys = gathered(torch.cat([k.flatten(1), v.flatten(1)], dim=1), [tile.near for tile in near.tiles])
+
+    def part(q: Tensor, kv: Tensor, here: Tensor, there: Tensor, null: Tensor) -> Tensor:
+        q = q.view(*q.shape[:2], heads, depth).transpose(1, 2)
+        k, v = kv.view(*kv.shape[:2], 2, heads, depth).permute(2, 0, 3, 1, 4)
+        weights = fading(here, there, near.reach, q.dtype).unsqueeze(1)
+        return _weighed(q, k, v, null, weights).transpose(1, 2).flatten(0, 1)
+
+    parts = [
+        recomputed(part, q, kv, *places, null)
+        for q, kv, places in zip(queries, keys, ends(near), strict=True)
+    ]
+    return torch.cat(parts).index_select(0, near.place)
 
 
 def _places(positions: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
@@ -286,11 +307,15 @@ class FadingAttention(nn.Module):
         self.qkv, self.out = Linear(channels, 3 * channels), Linear(channels, channels)
         self.null = nn.Parameter(torch.zeros(heads))
 
-    def forward(self, x: Tensor, table: Tensor, pairs: Pairs) -> Tensor:
+    def forward(self, x: Tensor, table: Tensor, pairs: Pairs | Nearby) -> Tensor:
         """What is added to the atoms (N, C)."""
         small = x * torch.rsqrt(1 + x.square().mean(1, keepdim=True))
         q, k, v = self.qkv(small).view(x.shape[0], 3, self.heads, -1).unbind(1)
-        seen = node_attention(q, k, v, table, self.training, pairs, self.null + self.typical)
+        null = self.null + self.typical
+        if isinstance(pairs, Nearby):
+            seen = nearby_attention(q, k, v, pairs, null)
+        else:
+            seen = node_attention(q, k, v, table, self.training, pairs, null)
         mixed: Tensor = self.out(seen.flatten(1))
         return mixed
 
