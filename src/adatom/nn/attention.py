@@ -175,15 +175,18 @@ def nearby_attention(q: Tensor, k: Tensor, v: Tensor, near: Nearby, null: Tensor
     queries = gathered(q.flatten(1), [tile.atoms for tile in near.tiles])
     keys = gathered(torch.cat([k.flatten(1), v.flatten(1)], dim=1), [tile.near for tile in near.tiles])
 
-    def part(q: Tensor, kv: Tensor, here: Tensor, there: Tensor, null: Tensor) -> Tensor:
+    def part(
+        q: Tensor, kv: Tensor, here: Tensor, there: Tensor, null: Tensor, atoms: Tensor, own: Tensor
+    ) -> Tensor:
         q = q.view(*q.shape[:2], heads, depth).transpose(1, 2)
         k, v = kv.view(*kv.shape[:2], 2, heads, depth).permute(2, 0, 3, 1, 4)
-        weights = fading(here, there, near.reach, q.dtype).unsqueeze(1)
+        same = atoms.unsqueeze(2) == own.unsqueeze(1)
+        weights = fading(here, there, same, near.reach, q.dtype).unsqueeze(1)
         return _weighed(q, k, v, null, weights).transpose(1, 2).flatten(0, 1)
 
     parts = [
-        recomputed(part, q, kv, *places, null)
-        for q, kv, places in zip(queries, keys, ends(near), strict=True)
+        recomputed(part, q, kv, *places, null, tile.atoms, tile.own)
+        for q, kv, places, tile in zip(queries, keys, ends(near), near.tiles, strict=True)
     ]
     return torch.cat(parts).index_select(0, near.place)
 

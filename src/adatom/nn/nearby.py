@@ -14,11 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from adatom.nn.images import images_within
+from adatom.nn.images import FAR, closeness, images_within
 
 BLOCK = 32  # atoms, about: fewer see fewer images that are out of reach, more make larger matrices
 TILE = 2**17  # pairs held at once
-FAR = 1e3  # where empty columns are, in units of the reach
 
 
 class Tile(NamedTuple):
@@ -28,6 +27,7 @@ class Tile(NamedTuple):
     near: Tensor  # (G, P)  atom of each image, any in empty columns
     counts: Tensor  # (G, P, 3)  lattice translation of each image, in cells
     filled: Tensor  # (G, P)  bool
+    own: Tensor  # (G, P)  atom that stands there itself, -1 for images
     structure: int
 
 
@@ -71,18 +71,10 @@ def gathered(values: Tensor, index: list[Tensor]) -> list[Tensor]:
     return [part.view(*i.shape, values.shape[1]) for part, i in zip(parts, index, strict=True)]
 
 
-def fading(here: Tensor, there: Tensor, reach: float, dtype: torch.dtype) -> Tensor:
-    """(1 - (r / reach)^2)^3 within reach, 0 beyond and from an atom to itself: (G, T, 3), (G, P, 3) -> (G, T, P).
-
-    Distances are matrix products: 1 - (a - b)^2 = 2 a b + (1 - a^2) - b^2, from the middle of a block.
-    """
-    middle = here.detach().mean(1, keepdim=True)
-    a, b = (here - middle) / reach, (there - middle) / reach
-    one = torch.ones_like(a[:, :, :1])
-    left = torch.cat([2 * a, 1 - a.square().sum(2, keepdim=True), -one], dim=2)
-    right = torch.cat([b, torch.ones_like(b[:, :, :1]), b.square().sum(2, keepdim=True)], dim=2)
-    y = torch.bmm(left, right.transpose(1, 2))
-    y = torch.where((y > 0) & (y < 1 - 1e-8 / reach**2), y, 0.0).to(dtype)
+def fading(here: Tensor, there: Tensor, same: Tensor, reach: float, dtype: torch.dtype) -> Tensor:
+    """(1 - (r / reach)^2)^3 within reach, 0 beyond and where it is the same atom: (G, T, 3), (G, P, 3) -> (G, T, P)."""
+    y = closeness(here, there, reach)
+    y = torch.where((y > 0) & ~same, y, 0.0).to(dtype)
     return y * y * y
 
 
@@ -108,7 +100,9 @@ def _tiles(
         column = torch.arange(max(1, *sizes[rows]), device=x.device)
         filled = column < many[rows].unsqueeze(1)
         index = torch.where(filled, first[rows].unsqueeze(1) + column, 0)
-        tiles.append(Tile(members[order[rows]], found[index], counts[index], filled, structure))
+        near, steps = found[index], counts[index]
+        own = torch.where((steps == 0).all(2), near, -1)
+        tiles.append(Tile(members[order[rows]], near, steps, filled, own, structure))
         at += group
     return tiles
 
