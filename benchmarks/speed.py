@@ -15,6 +15,7 @@ too much memory, judged by a smaller one, is left out, with the reason. A run is
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
 import json
 import os
@@ -130,6 +131,7 @@ class Process:
     child: subprocess.Popen[str]
     log: Path
     versions: dict[str, str]
+    idle: float = 0.0  # MiB before anything was asked
     known: dict[tuple[str, str], tuple[int, float, float]] = field(default_factory=dict)
 
     @classmethod
@@ -145,16 +147,15 @@ class Process:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log.open("w"),
         )  # fmt: skip
         process = cls(name, child, log, {})
-        process.versions = process.answer()["ready"]
+        ready = process.answer()
+        process.versions, process.idle = ready["ready"], ready["resident_MiB"]
         return process
 
     def ask(self, **wanted: str) -> Record:
         """Send one request and wait for its answer."""
         assert self.child.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # the answer says why
             self.child.stdin.write(json.dumps(wanted) + "\n")
-        except BrokenPipeError:
-            pass  # the answer says why
         return self.answer()
 
     def answer(self) -> Record:
@@ -180,10 +181,8 @@ class Process:
     def stop(self) -> None:
         """End it."""
         assert self.child.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self.child.stdin.close()
-        except BrokenPipeError:
-            pass
         try:
             self.child.wait(30)
         except subprocess.TimeoutExpired:
@@ -242,8 +241,7 @@ def measure(
     for process in (p for p in asked if p.name in times):
         seconds = times[process.name]
         best = statistics.median(seconds) if options.device != "cpu" else min(seconds)
-        grown = max(peaks[process.name] - process.versions.get("idle_MiB", 0.0), 0.0)
-        process.known[family(structure), task] = (atoms, best, grown)
+        process.known[family(structure), task] = (atoms, best, peaks[process.name] - process.idle)
         records.append({
             "system": process.name, "structure": structure, "task": task, "atoms": atoms, "seconds": best,
             "median_seconds": statistics.median(seconds), "rounds": len(seconds), "us_per_atom": 1e6 * best / atoms,
@@ -325,7 +323,8 @@ def main() -> None:
     names = chosen(options.structures, list(STRUCTURES))
     header: Record = {
         "date": time.strftime("%Y-%m-%d %H:%M"), "commit": commit(), "machine": machine(options.device),
-        "threads": 1, "precision": "float32", "cutoff_A": 5.0, "note": options.note, "command": "python benchmarks/speed.py " + " ".join(sys.argv[1:]),
+        "threads": 1, "precision": "float32", "cutoff_A": 5.0, "note": options.note,
+        "command": " ".join(["python benchmarks/speed.py", *sys.argv[1:]]),
     }  # fmt: skip
     records: list[Record] = []
     loads: list[float] = []

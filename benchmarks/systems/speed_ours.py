@@ -62,8 +62,8 @@ class Ours(System):
         torch.cuda.synchronize()
         return 1e-3 * begin.elapsed_time(end), force
 
-    def peak_MiB(self) -> float:
-        return torch.cuda.max_memory_allocated() / 1024.0**2 if self.device.type == "cuda" else super().peak_MiB()
+    def peak(self) -> float:
+        return torch.cuda.max_memory_allocated() / 1024.0**2 if self.device.type == "cuda" else super().peak()
 
     def reset_peak(self) -> None:
         if self.device.type == "cuda":

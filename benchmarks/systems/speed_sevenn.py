@@ -70,5 +70,7 @@ class Sevenn(System):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    systems: dict[str, Callable[[argparse.Namespace], System]] = {name + "-eager": partial(Sevenn, name) for name in SETTINGS}
+    systems: dict[str, Callable[[argparse.Namespace], System]] = {
+        name + "-eager": partial(Sevenn, name) for name in SETTINGS
+    }
     serve(systems)

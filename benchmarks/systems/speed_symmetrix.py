@@ -32,15 +32,15 @@ class Converted(System):
         self.known: dict[tuple[int, ...], Any] = {}
 
     def prepare(self, atoms: ase.Atoms, elements: list[int], task: str) -> Call:
-        key = tuple(elements)
+        key, atoms = tuple(elements), atoms.copy()
+        if not atoms.pbc.any():
+            atoms.cell = [100.0] * 3  # it wants a cell, also where nothing is periodic
         if key not in self.known:
             mean = batch_of(atoms, elements).edge_index.shape[1] / len(atoms)
             path = Path(tempfile.mkdtemp()) / "mace.model"
             torch.save(network(self.hidden, elements, mean), path)
             self.known[key] = path
-        calculator = Symmetrix(
-            str(self.known[key]), dtype="float32", execution_profile="speed", neighbor_skin=0.1
-        )
+        calculator = Symmetrix(str(self.known[key]), dtype="float32", execution_profile="speed", neighbor_skin=0.1)
         moved, wanted = atoms.copy(), ["energy", "forces"] + (["stress"] if task == "stress" else [])
         moved.positions[:, 0] += 0.001 * np.sin(np.arange(len(atoms)))
         turns = [atoms, moved]

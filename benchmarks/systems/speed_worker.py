@@ -43,7 +43,7 @@ class System(ABC):
         force = call()
         return time.process_time() - begin, force
 
-    def peak_MiB(self) -> float:
+    def peak(self) -> float:
         """Most memory since the last reset: the resident set."""
         return _status("VmHWM")
 
@@ -64,14 +64,16 @@ def serve(systems: dict[str, Callable[[argparse.Namespace], System]]) -> None:
         os.dup2(2, 1)  # what libraries print must not be taken for an answer
         system = systems[options.system](options)
         versions = {name: version(name) for name in system.packages} | {"python": platform.python_version()}
-        answers.write(f"@{json.dumps({'ready': versions})}\n")
+        answers.write(f"@{json.dumps({'ready': versions, 'resident_MiB': _status('VmRSS')})}\n")
         worker = Worker(system, options.structures)
         for line in sys.stdin:
             try:
                 answer = worker.answer(json.loads(line))
             except Exception as error:
                 traceback.print_exc()
-                answer = {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"}
+                answer = {
+                    "error": f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+                }
             answers.write(f"@{json.dumps(answer)}\n")
 
 
@@ -92,7 +94,7 @@ class Worker:
             return self.prepare(wanted["structure"], wanted["task"])
         assert self.call is not None, "prepare comes first"
         seconds, _ = self.system.clock(self.call)
-        return {"seconds": seconds, "peak_MiB": self.system.peak_MiB()}
+        return {"seconds": seconds, "peak_MiB": self.system.peak()}
 
     def prepare(self, structure: str, task: str) -> dict[str, Any]:
         """Everything up to the first call that counts."""

@@ -14,10 +14,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import ase
 import numpy as np
@@ -36,6 +36,7 @@ TASKS: dict[Task, str] = {
     "training": "training step: the gradient of a force loss for all weights, without the optimizer",
 }
 COMPILE = ("auto", "on", "off")
+SIZES = (64, 512, 4096)
 ROUNDS = 7
 SLOW = 5.0  # s; a call that takes longer is repeated three times only
 WARMUP = 3  # calls that are not counted: caches fill, what is compiled is compiled
@@ -127,8 +128,7 @@ def measure(potential: Potential, atoms: ase.Atoms, task: Task = "forces", round
 
 def step(potential: Potential, graph: Graph, task: Task) -> Callable[[], Results]:
     """One call of a task, as often as wanted; puts the potential in the mode that the task wants."""
-    if task not in get_args(Task):
-        raise ConfigError("no such task", wanted=", ".join(TASKS), got=str(task))
+    task = _task(task)
     if task == "stress" and not bool(graph.pbc.all()):
         raise ConfigError(
             "stress is measured on structures that have a volume",
@@ -164,17 +164,83 @@ def with_code(potential: Potential, mode: str) -> Potential:
         raise ConfigError("no such way to run", where="compile", wanted=", ".join(COMPILE), got=mode)
     if mode == "off":
         return potential
-    from adatom.compile import compiled  # type: ignore[import-not-found]
+    from adatom.compile import compiled  # type: ignore[import-not-found, import-untyped]
 
     fast: Potential = compiled(potential, mode)
     return fast
 
 
-def crystal_of(elements: Sequence[int], atoms: int, card: dict[str, Any] | None = None) -> ase.Atoms:
-    """A rattled crystal of about this many atoms, of one of the elements or a mixture of up to three."""
-    chosen = [14] if 14 in elements else sorted(elements)[:3]
-    cell = crystal(chosen, Spacing.of(card or {}), np.random.default_rng(0))
-    return repeated(cell, atoms)
+def on_device(potential: Potential, device: str) -> Potential:
+    """The potential on a device by name; ConfigError when there is none of that kind."""
+    try:
+        return potential.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device '{device}' cannot be used here",
+            got=str(error).splitlines()[0],
+            remedy="use cpu, or install the build of torch for your accelerator",
+        ) from error
+
+
+def read_sizes(text: str | None) -> list[int] | None:
+    """Numbers of atoms from ``64,512``; ConfigError for anything else."""
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise ConfigError("sizes are numbers of atoms", wanted="--atoms 64,512,4096", got=text)
+    return [int(word) for word in words]
+
+
+def read_tasks(text: str) -> list[Task]:
+    """Tasks from ``forces,training``; ConfigError for one that there is not."""
+    return [_task(word.strip()) for word in text.split(",")]
+
+
+def _task(word: str) -> Task:
+    for task in TASKS:
+        if word == task:
+            return task
+    raise ConfigError("no such task", wanted=", ".join(TASKS), got=word)
+
+
+def sweep(
+    potential: Potential,
+    structure: ase.Atoms | None,
+    sizes: Sequence[int] | None,
+    tasks: Sequence[Task],
+    *,
+    code: str = "auto",
+    device: str = "cpu",
+    progress: Callable[[str], object] = lambda text: None,
+) -> list[Speed]:
+    """Measure tasks on a structure repeated to several sizes.
+
+    Without a structure it is a crystal of what the potential knows; without sizes a structure is taken as it is, and a
+    crystal in three sizes. ``code`` is "auto", "on" or "off": whether compiled code runs.
+    """
+    if sizes is None and structure is None:
+        sizes = SIZES
+    cell = crystal_of(potential) if structure is None else structure
+    potential = with_code(on_device(potential, device), code)
+    speeds = []
+    for system in [cell] if sizes is None else [repeated(cell, count) for count in sizes]:
+        for task in tasks:
+            progress(f"{len(system)} atoms, {TASKS[task]}")
+            speeds.append(measure(potential, system, task))
+    return speeds
+
+
+def crystal_of(potential: Potential) -> ase.Atoms:
+    """A rattled crystal of what a potential knows: silicon where it does, or a mixture of up to three elements."""
+    known = potential.elements
+    cell = crystal([14] if 14 in known else known[:3], Spacing.of(potential.card), np.random.default_rng(0))
+    config = potential.network.config
+    cell.info["total_charge"], cell.info["multiplicity"] = (
+        low if low is not None and not low <= usual <= high else usual
+        for usual, (low, high) in ((0.0, config.charges or (None, 0.0)), (1.0, config.spins or (None, 0.0)))
+    )
+    return cell
 
 
 def repeated(cell: ase.Atoms, atoms: int) -> ase.Atoms:
@@ -234,7 +300,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def peak_memory_MiB(reset: bool = False) -> float:
+def peak_memory(reset: bool = False) -> float:
     """Largest resident set of this process since it was last reset, MiB.
 
     Where the system cannot reset it, it is the largest since the process began.
@@ -245,20 +311,16 @@ def peak_memory_MiB(reset: bool = False) -> float:
         return largest / (1024.0**2 if sys.platform == "darwin" else 1024.0)
     if reset:
         _release()
-        try:
+        with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            pass
     peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
     return int(peak.split()[1]) / 1024.0
 
 
 def _release() -> None:
     """Hand memory that is free back to the system, where the C library knows how."""
-    try:
+    with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError):
-        pass
 
 
 def _cpu_times(call: Callable[[], object], rounds: int) -> tuple[list[float], float]:
@@ -267,13 +329,13 @@ def _cpu_times(call: Callable[[], object], rounds: int) -> tuple[list[float], fl
     call()
     for _ in range(WARMUP - 1 if time.process_time() - begin < SLOW else 0):
         call()
-    peak_memory_MiB(reset=True)
+    peak_memory(reset=True)
     seconds: list[float] = []
     while len(seconds) < (min(rounds, 3) if seconds and min(seconds) > SLOW else rounds):
         begin = time.process_time()
         call()
         seconds.append(time.process_time() - begin)
-    return seconds, peak_memory_MiB()
+    return seconds, peak_memory()
 
 
 def _device_times(call: Callable[[], object], rounds: int, place: torch.device) -> tuple[list[float], float]:
