@@ -21,6 +21,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -62,10 +63,12 @@ def known_systems() -> dict[str, Script]:
 
 CODE = ("eager", "compiled")
 FORMS = ("default", "paper")
+MACE = ("64x0e", "128x0e", "128x0e+128x1o", "32x0e")
+NEQUIP = ("nequip-l1", "nequip-l2", "nequip-l1-2x32", "nequip-l2-3x16", "allegro")
 # environment: (script, names of its systems)
 PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "mace": ("speed_mace.py", tuple(f"mace-{h}-{c}" for h in ("64x0e", "128x0e", "128x0e+128x1o") for c in CODE)),
-    "nequip": ("speed_nequip.py", tuple(f"{n}-{c}" for n in ("nequip-l1", "nequip-l2", "allegro") for c in CODE)),
+    "mace": ("speed_mace.py", tuple(f"mace-{h}-{c}" for h in MACE for c in CODE)),
+    "nequip": ("speed_nequip.py", tuple(f"{n}-{c}" for n in NEQUIP for c in CODE)),
     "sevenn": ("speed_sevenn.py", ("sevenn-l1-eager", "sevenn-0-eager")),
     "chgnet": ("speed_chgnet.py", ("chgnet-eager",)),
     "symmetrix": ("speed_symmetrix.py", ("symmetrix-128x0e+128x1o-compiled",)),
@@ -142,10 +145,11 @@ class Process:
         command = [python, HERE / "systems" / script.file, "--system", name]
         command += ["--structures", folder, "--device", device]
         kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" or script.environment is None}
-        child = subprocess.Popen(
-            [str(c) for c in command], env=kept | one, text=True, bufsize=1,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log.open("w"),
-        )  # fmt: skip
+        with log.open("w") as errors:
+            child = subprocess.Popen(
+                [str(c) for c in command], env=kept | one, text=True, bufsize=1,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+            )  # fmt: skip
         process = cls(name, child, log, {})
         ready = process.answer()
         process.versions, process.idle = ready["ready"], ready["resident_MiB"]
@@ -181,12 +185,14 @@ class Process:
     def stop(self) -> None:
         """End it."""
         assert self.child.stdin is not None
+        assert self.child.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self.child.stdin.close()
         try:
             self.child.wait(30)
         except subprocess.TimeoutExpired:
             self.child.kill()
+        self.child.stdout.close()
 
     def too_much(self, structure: str, task: str, atoms: int, seconds: float, MiB: float) -> str | None:
         """Why this should not be tried, judged by the largest structure of the kind so far; None: try it."""
@@ -318,13 +324,21 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def command(options: argparse.Namespace) -> str:
+    """What to type to run this again; where data and environments lie is left open."""
+    words = ["python benchmarks/speed.py --data DIR --envs ENVS"]
+    for name in ("systems", "structures", "tasks"):
+        words += [f"--{name}", *(shlex.quote(word) for word in getattr(options, name))]
+    return " ".join([*words, f"--rounds {options.rounds} --limit {options.limit:g} --device {options.device}"])
+
+
 def main() -> None:
     options = arguments()
     names = chosen(options.structures, list(STRUCTURES))
     header: Record = {
         "date": time.strftime("%Y-%m-%d %H:%M"), "commit": commit(), "machine": machine(options.device),
         "threads": 1, "precision": "float32", "cutoff_A": 5.0, "note": options.note,
-        "command": " ".join(["python benchmarks/speed.py", *sys.argv[1:]]),
+        "command": command(options),
     }  # fmt: skip
     records: list[Record] = []
     loads: list[float] = []

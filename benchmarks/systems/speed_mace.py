@@ -20,7 +20,7 @@ from speed_worker import Call, System, largest, serve
 
 from e3nn import o3  # isort: skip
 
-HIDDEN = {"64x0e": "64x0e", "128x0e": "128x0e", "128x0e+128x1o": "128x0e + 128x1o"}
+HIDDEN = {"32x0e": "32x0e", "64x0e": "64x0e", "128x0e": "128x0e", "128x0e+128x1o": "128x0e + 128x1o"}
 
 
 def network(hidden: str, elements: list[int], mean_neighbours: float) -> torch.nn.Module:
