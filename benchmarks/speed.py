@@ -22,6 +22,7 @@ import os
 import platform
 import re
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -334,6 +335,7 @@ def command(options: argparse.Namespace) -> str:
 
 def main() -> None:
     options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was measured is kept
     names = chosen(options.structures, list(STRUCTURES))
     header: Record = {
         "date": time.strftime("%Y-%m-%d %H:%M"), "commit": commit(), "machine": machine(options.device),
