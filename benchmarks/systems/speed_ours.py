@@ -9,7 +9,7 @@ from itertools import product
 
 import ase
 import torch
-from speed_worker import Call, System, serve
+from speed_worker import Call, System, largest, serve
 
 from adatom.graph import Graph
 from adatom.models import MODELS, read_model
@@ -17,7 +17,7 @@ from adatom.models.base import Facts
 from adatom.neighbors import graph_from_atoms
 from adatom.potential import Potential
 from adatom.priors.zbl import ZBL
-from adatom.testing.speed import step, with_code
+from adatom.testing.speed import code_of, step, with_code
 
 CODE = {"eager": "off", "compiled": "on"}
 NAMES = ["-".join(words) for words in product(MODELS, "SML", ("default", "paper"), CODE)]
@@ -50,7 +50,13 @@ class Ours(System):
         potential = self.potential(tuple(elements), graph)
         call = step(potential, graph, task)  # type: ignore[arg-type]
 
-        return lambda: float(call().forces.detach().abs().max())
+        def checked() -> float:
+            force = largest(call().forces)
+            if code_of(potential) != self.code:  # eager code must not pass for compiled
+                raise RuntimeError(f"{code_of(potential)} code ran")
+            return force
+
+        return checked
 
     def clock(self, call: Call) -> tuple[float, float]:
         if self.device.type != "cuda":

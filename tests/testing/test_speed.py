@@ -56,7 +56,7 @@ def test_a_call_that_takes_long_is_repeated_three_times_only(monkeypatch):
 
 
 def test_figures_follow_from_the_seconds():
-    found = Speed("forces", 64, 1792, 1e-3, 7, 300.0, "least CPU time", "cpu", 0.5)
+    found = Speed("forces", 64, 1792, 1e-3, 7, 300.0, "least CPU time", "cpu", "eager", 0.5)
     assert found.us_per_atom == pytest.approx(15.625)
     assert found.ns_per_day == pytest.approx(86.4)  # a thousand steps of 1 fs a second
     assert found.to_record()["us_per_atom"] == found.us_per_atom
@@ -140,6 +140,7 @@ def test_every_architecture_is_measured_on_a_crystal_of_its_own(architecture):
     potential = untrained(architecture)
     found = speed.sweep(potential, None, [8], ["forces", "training"], code="off")
     assert [(s.task, s.atoms) for s in found] == [("forces", 8), ("training", 8)]
+    assert {s.code for s in found} == {"eager"}
     assert all(s.seconds > 0 and s.memory_MiB > 10 and s.edges > 8 for s in found)
 
 
@@ -192,9 +193,11 @@ def test_other_errors_pass_as_they_are(monkeypatch):
 
 
 def test_the_table_says_what_was_measured_and_how():
-    rows = [Speed(task, 64, 1792, 1e-3, 7, 300.0, "least CPU time", "cpu", 0.5) for task in ("forces", "training")]
+    rows = [
+        Speed(task, 64, 1792, 1e-3, 7, 300.0, "least CPU time", "cpu", "eager", 0.5) for task in ("forces", "training")
+    ]
     console = Console(width=140, record=True, file=io.StringIO())
     console.print(speed_table("nemp", rows))
     text = console.export_text()
-    for word in ("15.6", "86.4", "28.0", "300", "least CPU time", "load 0.5", "training step"):
+    for word in ("15.6", "86.4", "28.0", "300", "least CPU time", "load 0.5", "training step", "eager code"):
         assert word in text

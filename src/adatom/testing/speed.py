@@ -56,6 +56,7 @@ class Speed:
     memory_MiB: float  # at the peak of a call: of the whole process on a CPU, of tensors on a device
     clock: str  # what was measured, in words
     device: str  # the card's name, or cpu
+    code: str  # compiled or eager
     load: float  # of the machine in the last minute
 
     @property
@@ -123,6 +124,7 @@ def measure(potential: Potential, atoms: ase.Atoms, task: Task = "forces", round
         memory_MiB=memory,
         clock="median of device events" if cuda else "least CPU time of the process, one thread",
         device=torch.cuda.get_device_name(place) if cuda else "cpu",
+        code=code_of(potential),
         load=load,
     )
 
@@ -159,7 +161,8 @@ def step(potential: Potential, graph: Graph, task: Task) -> Callable[[], Results
 def with_code(potential: Potential, mode: str) -> Potential:
     """The potential with the code that ``mode`` asks for: the one place where a benchmark chooses it.
 
-    ``"off"`` is eager code, ``"on"`` compiled code, ``"auto"`` what pays. ConfigError for any other word.
+    ``"off"`` is eager code, ``"on"`` compiled code, ``"auto"`` what a long run comes to: compiled, where that is
+    possible. ConfigError for any other word.
     """
     if mode not in COMPILE:
         raise ConfigError("no such way to run", where="compile", wanted=", ".join(COMPILE), got=mode)
@@ -171,8 +174,15 @@ def with_code(potential: Potential, mode: str) -> Potential:
         return potential
     from adatom.compile import compiled  # type: ignore[import-not-found, import-untyped]
 
-    fast: Potential = compiled(potential, mode)
+    # not "auto": it waits until it pays, and a few calls would be over before
+    fast: Potential = compiled(potential, "on")
     return fast
+
+
+def code_of(potential: Potential) -> str:
+    """Which code has run: compiled, or eager where none was compiled or it was given up."""
+    runner = getattr(potential, "runner", None)  # UNTIL potential.runner stands: potential.runner, and its programs
+    return "compiled" if getattr(runner, "programs", None) else "eager"
 
 
 def on_device(potential: Potential, device: str) -> Potential:

@@ -35,7 +35,7 @@ def speed_table(title: str, speeds: Sequence[Speed]) -> Table:
     """One line for each task and size; how it was measured stands below."""
     first = speeds[0]
     table = Table(
-        title=f"{escape(title)}: {escape(first.device)}",
+        title=f"{escape(title)}: {escape(first.device)}, {' and '.join(sorted({s.code for s in speeds}))} code",
         caption=f"{first.clock}, neighbour list not included; load {max(s.load for s in speeds):.1f}",
         title_justify="left",
         caption_justify="left",
