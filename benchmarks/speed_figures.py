@@ -88,7 +88,9 @@ def against_error(plt: Any, table: dict[Key, Record]) -> None:
     found = costs(table)
     if not found:
         return
-    figure, axes = plt.subplots(1, len(found), figsize=(3.3 * len(found), 4.0), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(found), figsize=(max(3.3 * len(found), 8.0), 4.0), layout="constrained", squeeze=False
+    )
     for axis, (title, points) in zip(axes[0], found.items(), strict=True):
         for system in sorted({p.system.rpartition("-")[0] for p in points}):
             mine = sorted((p for p in points if p.system.rpartition("-")[0] == system), key=lambda p: -p.us_per_atom)

@@ -66,7 +66,7 @@ def water_table(table: dict[Key, Record]) -> str:
     for system in sorted(found, key=lambda s: table[s, WATER, "forces"]["seconds"]):
         r, trained = table[system, WATER, "forces"], table.get((system, WATER, "training"), {})
         body.append([
-            *label(system), figure(r["us_per_atom"]), f"{1e3 * r['seconds']:.3g}", f"{86.4e-3 / r['seconds']:.3g}",
+            *label(system), figure(r["us_per_atom"]), figure(1e3 * r["seconds"]), f"{86.4e-3 / r['seconds']:.2g}",
             figure(trained["us_per_atom"]) if "seconds" in trained else "–", figure(r["peak_MiB"]),
         ])  # fmt: skip
     return rows(["system", "code", "µs/atom", "ms", "ns/day at 1 fs", "training step, µs/atom", "peak MiB"], body)

@@ -53,7 +53,8 @@ class Ours(System):
         def checked() -> float:
             force = largest(call().forces)
             if code_of(potential) != self.code:  # eager code must not pass for compiled
-                raise RuntimeError(f"{code_of(potential)} code ran")
+                why = getattr(getattr(potential, "runner", None), "dropped", "")
+                raise RuntimeError(f"{code_of(potential)} code ran. {why}")
             return force
 
         return checked
