@@ -340,9 +340,10 @@ def _release() -> None:
 
 def _cpu_times(call: Callable[[], object], rounds: int) -> tuple[list[float], float]:
     """CPU seconds of each call, and the memory at the peak."""
+    call()  # may compile
     begin = time.process_time()
     call()
-    for _ in range(WARMUP - 1 if time.process_time() - begin < SLOW else 0):
+    for _ in range(WARMUP - 2 if time.process_time() - begin < SLOW else 0):
         call()
     peak_memory(reset=True)
     seconds: list[float] = []
