@@ -129,13 +129,12 @@ class BrokenError(Exception):
 
 @dataclass
 class Process:
-    """A system at work; ``known`` holds what it has shown: (family, task) -> (atoms, seconds, MiB) of the largest."""
+    """A system at work; ``known`` holds what it has shown: (family, task) -> (atoms, seconds, MiB more than before) of the largest."""
 
     name: str
     child: subprocess.Popen[str]
     log: Path
     versions: dict[str, str]
-    idle: float = 0.0  # MiB before anything was asked
     known: dict[tuple[str, str], tuple[int, float, float]] = field(default_factory=dict)
 
     @classmethod
@@ -152,8 +151,7 @@ class Process:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
             )  # fmt: skip
         process = cls(name, child, log, {})
-        ready = process.answer()
-        process.versions, process.idle = ready["ready"], ready["resident_MiB"]
+        process.versions = process.answer()["ready"]
         return process
 
     def ask(self, **wanted: str) -> Record:
@@ -248,12 +246,12 @@ def measure(
     for process in (p for p in asked if p.name in times):
         seconds = times[process.name]
         best = statistics.median(seconds) if options.device != "cpu" else min(seconds)
-        process.known[family(structure), task] = (atoms, best, peaks[process.name] - process.idle)
+        process.known[family(structure), task] = (atoms, best, peaks[process.name] - ready[process.name]["held_MiB"])
         records.append({
             "system": process.name, "structure": structure, "task": task, "atoms": atoms, "seconds": best,
             "median_seconds": statistics.median(seconds), "rounds": len(seconds), "us_per_atom": 1e6 * best / atoms,
             "peak_MiB": peaks[process.name],
-            **{k: ready[process.name][k] for k in ("seconds_to_the_first", "resident_MiB")},
+            **{k: ready[process.name][k] for k in ("seconds_to_the_first", "held_MiB")},
         })  # fmt: skip
         print(f"  {process.name}: {1e6 * best / atoms:.1f} µs/atom, {peaks[process.name]:.0f} MiB", flush=True)
         if process.alive:

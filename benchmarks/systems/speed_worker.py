@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import json
 import math
 import os
@@ -65,7 +66,7 @@ def serve(systems: dict[str, Callable[[argparse.Namespace], System]]) -> None:
         os.dup2(2, 1)  # what libraries print must not be taken for an answer
         system = systems[options.system](options)
         versions = {name: version(name) for name in system.packages} | {"python": platform.python_version()}
-        answers.write(f"@{json.dumps({'ready': versions, 'resident_MiB': _status('VmRSS')})}\n")
+        answers.write(f"@{json.dumps({'ready': versions})}\n")
         worker = Worker(system, options.structures)
         for line in sys.stdin:
             try:
@@ -102,6 +103,9 @@ class Worker:
         self.call = None
         if task not in self.system.tasks:
             return {"error": f"offers no {task}"}
+        gc.collect()
+        self.system.reset_peak()
+        held = _status("VmRSS")
         atoms = ase.io.read(self.folder / f"{structure}.xyz")
         begin = time.process_time()
         self.call = self.system.prepare(atoms, self.elements[structure], task)
@@ -113,9 +117,8 @@ class Worker:
         if not math.isfinite(force) or force == 0.0:
             self.call = None
             return {"error": f"the largest force is {force}"}
-        resident = _status("VmRSS")
         self.system.reset_peak()
-        return {"seconds": seconds, "seconds_to_the_first": before, "resident_MiB": resident, "largest_force": force}
+        return {"seconds": seconds, "seconds_to_the_first": before, "held_MiB": held, "largest_force": force}
 
 
 def largest(forces: Any) -> float:
