@@ -129,7 +129,10 @@ class BrokenError(Exception):
 
 @dataclass
 class Process:
-    """A system at work; ``known`` holds what it has shown: (family, task) -> (atoms, seconds, MiB more than before) of the largest."""
+    """A system at work.
+
+    ``known`` holds what it has shown: (family, task) -> (atoms, seconds, MiB more than before) of the largest.
+    """
 
     name: str
     child: subprocess.Popen[str]

@@ -72,6 +72,9 @@ class Ours(System):
     def peak(self) -> float:
         return torch.cuda.max_memory_allocated() / 1024.0**2 if self.device.type == "cuda" else super().peak()
 
+    def held(self) -> float:
+        return torch.cuda.memory_allocated() / 1024.0**2 if self.device.type == "cuda" else super().held()
+
     def reset_peak(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()

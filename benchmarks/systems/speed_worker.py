@@ -49,6 +49,10 @@ class System(ABC):
         """Most memory since the last reset: the resident set."""
         return _status("VmHWM")
 
+    def held(self) -> float:
+        """Memory in use, MiB."""
+        return _status("VmRSS")
+
     def reset_peak(self) -> None:
         """Forget the peak so far."""
         ctypes.CDLL(None).malloc_trim(0)
@@ -105,7 +109,7 @@ class Worker:
             return {"error": f"offers no {task}"}
         gc.collect()
         self.system.reset_peak()
-        held = _status("VmRSS")
+        held = self.system.held()
         atoms = ase.io.read(self.folder / f"{structure}.xyz")
         begin = time.process_time()
         self.call = self.system.prepare(atoms, self.elements[structure], task)
