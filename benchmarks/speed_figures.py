@@ -74,7 +74,7 @@ def panel(axis: Axis, table: dict[Key, Record], kind: str, what: str) -> None:
     if ticks:
         axis.set_xlim(ticks[0] / 1.5, ticks[-1] * 1.5)
     # 512 and 1,000 stand too close to be both written
-    axis.set_xticks(ticks, ["" if n == 1000 else f"{n:,}" for n in ticks])
+    axis.set_xticks(ticks, ["" if n == 1000 < ticks[-1] else f"{n:,}" for n in ticks])
     axis.xaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.yaxis.set_minor_locator(NullLocator())
