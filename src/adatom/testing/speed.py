@@ -8,7 +8,6 @@ potential on a finished graph: neighbour lists are not part of it.
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import resource
 import statistics
@@ -24,6 +23,7 @@ import ase
 import numpy as np
 import torch
 
+from adatom.compile import Compiler, compiled
 from adatom.errors import ConfigError, MemoryLimitError
 from adatom.graph import Graph, Results
 from adatom.neighbors import graph_from_atoms
@@ -168,21 +168,14 @@ def with_code(potential: Potential, mode: str) -> Potential:
         raise ConfigError("no such way to run", where="compile", wanted=", ".join(COMPILE), got=mode)
     if mode == "off":
         return potential
-    if importlib.util.find_spec("adatom.compile") is None:  # UNTIL adatom/compile.py stands: these four lines go then
-        if mode == "on":
-            raise ConfigError("there is no compiled code yet", where="compile", remedy="--compile off")
-        return potential
-    from adatom.compile import compiled  # type: ignore[import-not-found, import-untyped]
-
     # not "auto": it waits until it pays, and a few calls would be over before
-    fast: Potential = compiled(potential, "on")
-    return fast
+    return compiled(potential, "on")
 
 
 def code_of(potential: Potential) -> str:
     """Which code has run: compiled, or eager where none was compiled or it was given up."""
-    runner = getattr(potential, "runner", None)  # UNTIL potential.runner stands: potential.runner, and its programs
-    return "compiled" if getattr(runner, "programs", None) else "eager"
+    runner = potential.runner
+    return "compiled" if isinstance(runner, Compiler) and (runner.programs or runner.steps) else "eager"
 
 
 def on_device(potential: Potential, device: str) -> Potential:

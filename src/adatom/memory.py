@@ -1,0 +1,120 @@
+"""How much memory a potential needs for a structure, known before it is evaluated."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from ase.build import bulk
+from torch import Tensor
+
+from adatom.elements import symbol
+from adatom.errors import MemoryLimitError
+from adatom.graph import Graph
+from adatom.models.base import Model
+from adatom.neighbors import graph_from_atoms
+
+SMALL = 200_000  # slots: so little always fits, and is not looked at
+TRANSIENT = 1.6  # peak over what differentiation keeps: temporaries, gradients, what the allocator holds
+PER_EDGE = 250  # bytes of the neighbour list of one edge: what stays, and sorting it
+
+
+class Footprint(NamedTuple):
+    """What differentiation keeps, bytes."""
+
+    per_atom: float
+    per_slot: float  # of one of the M neighbour slots of an atom
+
+    def of(self, atoms: int, width: int) -> float:
+        """Bytes at the peak for ``atoms`` atoms with ``width`` slots each, the graph itself among them."""
+        return atoms * (TRANSIENT * (self.per_atom + width * self.per_slot) + width * PER_EDGE)
+
+
+def footprint(network: Model, element: int, training: bool = False) -> Footprint:
+    """Measured: what is kept while two small crystals, of few and of many neighbours, are differentiated.
+
+    ``training`` counts the graph of the forces too, which is differentiated once more.
+    """
+    dtype = str(next(network.parameters()).dtype)
+    key = (type(network).__name__, network.config.model_dump_json(), dtype, element, training)
+    if key not in _KNOWN:
+        sizes = []
+        for share in (0.85, 0.42):  # spacing over cutoff of a simple cubic lattice: 6 and 56 neighbours
+            cell = bulk(symbol(element), "sc", a=share * network.cutoff) * (4, 4, 4)
+            graph = graph_from_atoms(cell, network.cutoff)
+            sizes.append((graph.slots.shape[1], _kept(network, graph, training) / len(cell)))
+        (few, low), (many, high) = sizes
+        slope = max((high - low) / (many - few), 0.0)
+        _KNOWN[key] = Footprint(max(low - few * slope, 0.0), slope)
+    return _KNOWN[key]
+
+
+_KNOWN: dict[tuple[str, str, str, int, bool], Footprint] = {}
+
+
+def _kept(network: Model, graph: Graph, training: bool) -> int:
+    """Bytes that autograd keeps for energy and forces."""
+    seen: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    graph = graph.to(device=next(network.parameters()).device)
+    positions = graph.positions.clone().requires_grad_()
+    mode = network.training
+    network.train(training)
+    try:
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            energy = network(graph.replace(positions=positions)).energy.sum()
+            if energy.requires_grad:
+                torch.autograd.grad(energy, positions, create_graph=training, allow_unused=True)
+    finally:
+        network.train(mode)
+    return sum(seen.values())
+
+
+def available(device: torch.device) -> float:
+    """Bytes that can still be had on a device: free memory, of a container where that is less."""
+    if device.type == "cuda":
+        idle, _ = torch.cuda.mem_get_info(device)
+        return float(idle + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    free = float("inf")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        free = 1024.0 * int(lines.get("MemAvailable", "0 kB").split()[0]) or free
+    elif hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        free = float(os.sysconf("SC_AVPHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
+    limit, used = (_cgroup(name) for name in ("memory.max", "memory.current"))
+    return free if limit is None or used is None else min(free, max(limit - used, 0.0))
+
+
+def _cgroup(name: str) -> float | None:
+    try:
+        return float((Path("/sys/fs/cgroup") / name).read_text())
+    except (OSError, ValueError):  # none, or "max"
+        return None
+
+
+def atoms_that_fit(network: Model, element: int, neighbours: float, memory: float, training: bool = False) -> int:
+    """Most atoms of a structure with so many neighbours each that fit into ``memory`` bytes, differentiated whole."""
+    width = round(1.2 * neighbours) + 1  # the widest atom sets the number of slots
+    return int(memory / footprint(network, element, training).of(1, width))
+
+
+def require(network: Model, graph: Graph, element: int) -> None:
+    """MemoryLimitError when a graph needs more memory than there is, before it is tried."""
+    atoms, width = graph.slots.shape
+    needed, free = footprint(network, element, network.training).of(atoms, width), available(graph.positions.device)
+    if needed > free:
+        fitting = int(atoms * free / needed)
+        raise MemoryLimitError(
+            f"{atoms} atoms with up to {width} neighbours need more memory than there is",
+            wanted=f"at most about {fitting} such atoms in {free / 2**30:.1f} GiB",
+            got=f"{needed / 2**30:.1f} GiB needed",
+            remedy="take smaller batches or a smaller system, a shorter cutoff, or a machine with more memory",
+        )
