@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from adatom import model_file
 from adatom.errors import CompileWarning, ConfigError
 from adatom.graph import Graph, Results, sum_by_owner
+from adatom.model_file import load as load_eager
 from adatom.models.layered import Layered
 from adatom.nn import slots
 from adatom.potential import EAGER_CHUNK, Energies, Potential, by_volume, strained
@@ -69,7 +69,7 @@ def load(
 
     ``compile`` as in ``compiled``. ModelFileError for anything that is not a whole model file of this package.
     """
-    return compiled(model_file.load(path, device, dtype), compile)
+    return compiled(load_eager(path, device, dtype), compile)
 
 
 class Kind(NamedTuple):

@@ -106,15 +106,23 @@ def atoms_that_fit(network: Model, element: int, neighbours: float, memory: floa
     return int(memory / footprint(network, element, training).of(1, width))
 
 
-def require(network: Model, graph: Graph, element: int) -> None:
-    """MemoryLimitError when a graph needs more memory than there is, before it is tried."""
+def share(network: Model, graph: Graph) -> float:
+    """Part of the free memory that differentiating a graph whole would take; 0 for what always fits."""
     atoms, width = graph.slots.shape
-    needed, free = footprint(network, element, network.training).of(atoms, width), available(graph.positions.device)
-    if needed > free:
-        fitting = int(atoms * free / needed)
+    if atoms * width <= SMALL:
+        return 0.0
+    needed = footprint(network, int(graph.numbers[0]), network.training).of(atoms, width)
+    return needed / available(graph.positions.device)
+
+
+def require(network: Model, graph: Graph) -> None:
+    """MemoryLimitError when a graph needs more memory than there is, before it is tried."""
+    taken, (atoms, width) = share(network, graph), graph.slots.shape
+    if taken > 1.0:
+        free = available(graph.positions.device)
         raise MemoryLimitError(
             f"{atoms} atoms with up to {width} neighbours need more memory than there is",
-            wanted=f"at most about {fitting} such atoms in {free / 2**30:.1f} GiB",
-            got=f"{needed / 2**30:.1f} GiB needed",
+            wanted=f"at most about {int(atoms / taken)} such atoms in {free / 2**30:.1f} GiB",
+            got=f"{taken * free / 2**30:.1f} GiB needed",
             remedy="take smaller batches or a smaller system, a shorter cutoff, or a machine with more memory",
         )

@@ -9,10 +9,11 @@ import ase
 import torch
 from torch import Tensor, nn
 
-from adatom import memory
 from adatom.elements import MAX_Z, symbols
 from adatom.errors import ChargeError, ConfigError, UnknownElementError
 from adatom.graph import Graph, Results, sum_by_owner
+from adatom.memory import require as require_memory
+from adatom.memory import share as share_of_memory
 from adatom.models.base import Model, NetworkOutput
 from adatom.models.layered import Layered
 from adatom.neighbors import NEUTRAL, SINGLET, given_charge_and_spin
@@ -140,8 +141,7 @@ class Potential(nn.Module):
         body = self.streamable(graph)
         if body is not None:
             return self.streamed(body, graph, EAGER_CHUNK, stress)
-        if graph.slots.numel() > memory.SMALL:
-            memory.require(self.network, graph, int(graph.numbers[0]))
+        require_memory(self.network, graph)
         return self.eager(graph, forces, stress)
 
     def streamable(self, graph: Graph) -> Layered | None:
@@ -152,13 +152,9 @@ class Potential(nn.Module):
         parts = list(self.network.children())
         if self.training or self.derivatives == "direct" or len(parts) > 1 or not isinstance(parts[0], Layered):
             return None
-        atoms, width = graph.slots.shape
-        if graph.positions.device.type == "cpu":
-            return parts[0] if atoms > STREAMED_ATOMS else None
-        if atoms * width <= memory.SMALL:
-            return None
-        needed = memory.footprint(self.network, int(graph.numbers[0])).of(atoms, width)
-        return parts[0] if needed > 0.8 * memory.available(graph.positions.device) else None
+        on_cpu = graph.positions.device.type == "cpu"
+        worth = graph.numbers.shape[0] > STREAMED_ATOMS if on_cpu else share_of_memory(self.network, graph) > 0.8
+        return parts[0] if worth else None
 
     def streamed(self, body: Layered, graph: Graph, size: int, stress: bool, steps: Steps | None = None) -> Results:
         """Energy and forces of a graph, ``size`` atoms at a time."""
