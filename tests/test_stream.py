@@ -106,8 +106,8 @@ def test_what_does_not_fit_is_said_before_it_is_tried(monkeypatch: pytest.Monkey
 
 def test_more_atoms_fit_into_more_memory_and_fewer_with_more_neighbours() -> None:
     network = potential("nemp").network
-    fit = memory.atoms_that_fit(network, 14, 30.0, 2**30)
-    assert fit > 0
-    assert memory.atoms_that_fit(network, 14, 30.0, 2**31) == pytest.approx(2 * fit, abs=2)
-    assert memory.atoms_that_fit(network, 14, 60.0, 2**30) < fit
-    assert memory.atoms_that_fit(network, 14, 30.0, 2**30, training=True) < fit
+    fit = memory.fit(network, 14, 30.0, 2**30)
+    assert 0 < fit.batch < fit.whole < fit.streamed
+    assert memory.fit(network, 14, 30.0, 2**31).whole == pytest.approx(2 * fit.whole, abs=2)
+    assert memory.fit(network, 14, 60.0, 2**30).whole < fit.whole
+    assert memory.fit(untrained("allscaip", 0).network, 14, 30.0, 2**30).streamed is None

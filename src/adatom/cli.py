@@ -231,7 +231,24 @@ def info(
     for key, value in card.items():
         text = yaml.safe_dump(value, allow_unicode=True, sort_keys=False).removesuffix("...\n").rstrip()
         table.add_row(key, escape(text))
+    table.add_row("fits here", _fitting(model))
     console.print(table)
+
+
+def _fitting(model: Path) -> str:
+    """How many atoms fit into the memory of this machine."""
+    import torch
+
+    from adatom.memory import available, fit
+    from adatom.model_file import load
+
+    potential = load(model)
+    free, neighbours = available(torch.device("cpu")), potential.network.config.mean_neighbours or 30.0
+    most = fit(potential.network, potential.elements[0], neighbours, free)
+    streamed = "" if most.streamed is None else f"about {most.streamed:,} streamed, "
+    return (
+        f"in {free / 2**30:.1f} GiB: {streamed}{most.whole:,} differentiated whole, {most.batch:,} in a training batch"
+    )
 
 
 @app.command()

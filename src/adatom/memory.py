@@ -14,10 +14,13 @@ from adatom.elements import symbol
 from adatom.errors import MemoryLimitError
 from adatom.graph import Graph
 from adatom.models.base import Model
+from adatom.models.layered import Layered
 from adatom.neighbors import graph_from_atoms
 
 SMALL = 200_000  # slots: so little always fits, and is not looked at
 TRANSIENT = 1.6  # peak over what differentiation keeps: temporaries, gradients, what the allocator holds
+PER_SLOT_STREAMED = 32  # bytes: vector, element and presence of a neighbour
+WIDER = 8  # rows of later layers beside those of the first, at most
 PER_EDGE = 250  # bytes of the neighbour list of one edge: what stays, and sorting it
 
 
@@ -100,10 +103,28 @@ def _cgroup(name: str) -> float | None:
         return None
 
 
-def atoms_that_fit(network: Model, element: int, neighbours: float, memory: float, training: bool = False) -> int:
-    """Most atoms of a structure with so many neighbours each that fit into ``memory`` bytes, differentiated whole."""
+class Fit(NamedTuple):
+    """Most atoms of one structure, or of one batch, that fit into some memory."""
+
+    batch: int  # in training
+    whole: int  # energy and forces, all atoms at once
+    streamed: int | None  # the same in chunks; None where the network cannot be streamed
+
+
+def fit(network: Model, element: int, neighbours: float, memory: float) -> Fit:
+    """What fits into ``memory`` bytes when an atom has ``neighbours`` neighbours."""
     width = round(1.2 * neighbours) + 1  # the widest atom sets the number of slots
-    return int(memory / footprint(network, element, training).of(1, width))
+
+    def most(training: bool) -> int:
+        return int(memory / footprint(network, element, training).of(1, width))
+
+    layered = [part for part in network.children() if isinstance(part, Layered)]
+    if not layered:
+        return Fit(most(True), most(False), None)
+    # rows and their slopes are all that is kept of a layer; no layer tells more than the widest one
+    start = layered[0].start(torch.tensor([element], device=next(network.parameters()).device))
+    rows = 2 * len(layered[0].layers) * sum(row.nbytes for row in start) * (WIDER if len(layered[0].layers) > 1 else 1)
+    return Fit(most(True), most(False), int(memory / (width * (PER_EDGE + PER_SLOT_STREAMED) + rows)))
 
 
 def share(network: Model, graph: Graph) -> float:
