@@ -19,7 +19,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from adatom.compile import Compiler, compiled
-from adatom.config import Config
+from adatom.config import Config, Switch
 from adatom.errors import AdatomError, CheckpointError, ConfigError
 from adatom.potential import Potential
 from adatom.sim.calculator import Calculator, require_volume
@@ -62,7 +62,7 @@ class MDConfig(Config):
     max_temperature_K: PositiveFloat | None = None  # None: five times the target, and more for few atoms
     min_distance_margin: float = Field(default=0.85, ge=0.0)  # of the shortest distance of the training set
     volume_bounds: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)  # npt, in volumes at the start
-    compile: Literal["auto", "on", "off"] = "auto"  # auto: on in long runs
+    compile: Switch = "auto"  # auto: on in long runs
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
