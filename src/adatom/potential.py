@@ -150,7 +150,7 @@ class Potential(nn.Module):
         On a CPU that is so as soon as it does not fit into cache, elsewhere when it does not fit into memory.
         """
         parts = list(self.network.children())
-        if self.training or self.derivatives == "direct" or len(parts) > 1 or not isinstance(parts[0], Layered):
+        if self.training or self.derivatives == "direct" or len(parts) != 1 or not isinstance(parts[0], Layered):
             return None
         on_cpu = graph.positions.device.type == "cpu"
         worth = graph.numbers.shape[0] > STREAMED_ATOMS if on_cpu else share_of_memory(self.network, graph) > 0.8
