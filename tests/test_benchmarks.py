@@ -23,7 +23,8 @@ def benchmark_script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str]
     """Imports a script of the folder as it imports its neighbours: by its bare name."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     yield importlib.import_module
-    for name in ("accuracy", "outcome", "sets", "stability", "table"):
+    speed = ("speed", "speed_figures", "speed_page", "speed_runs")
+    for name in ("accuracy", "outcome", "sets", "stability", "table", *speed):
         sys.modules.pop(name, None)
 
 

@@ -170,6 +170,58 @@ def test_verify_ends_with_code_one_when_a_claim_fails(
     assert "largest in the energy of 'slab'" in out
 
 
+def test_bench_says_what_a_model_costs_on_a_structure_and_on_larger_ones(adatom: Run, model: Path, place: Path) -> None:
+    crystal = place / "crystal.xyz"
+    code, out, _ = adatom(
+        "bench", model, "--structure", crystal, "--atoms", "8,64", "--compile", "off", "--json", "b.json"
+    )
+    found = json.loads(Path("b.json").read_text())
+    assert code == 0
+    assert [row["atoms"] for row in found] == [8, 64]
+    for row in found:
+        assert row["task"] == "forces"
+        assert row["us_per_atom"] == pytest.approx(1e6 * row["seconds"] / row["atoms"])
+        assert f"{row['us_per_atom']:.1f}" in out
+    code, _, error = adatom("bench", model, "--json", "b.json")
+    assert code == 1
+    assert "nothing is overwritten" in error
+
+
+def test_bench_takes_an_untrained_network_of_the_elements_of_the_structure(adatom: Run) -> None:
+    ase.io.write("methane.xyz", ase.Atoms("CH2", [[0, 0, 0], [0, 0, 1.1], [0, 1.1, 0]]))
+    code, out, _ = adatom(
+        "bench",
+        "--architecture",
+        "mlanet",
+        "--structure",
+        "methane.xyz",
+        "--task",
+        "forces,training",
+        "--compile",
+        "off",
+    )
+    assert code == 0
+    assert "mlanet, untrained" in out
+    assert "training step" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "bench takes a model file, or an architecture"),
+        (("--architecture", "nemp", "--atoms", "64,many"), "sizes are numbers of atoms"),
+        (("--architecture", "nemp", "--task", "energies"), "no such task"),
+        (("--architecture", "nemp", "--compile", "perhaps"), "no such way to run"),
+        (("--architecture", "nemp", "--device", "abacus"), "device 'abacus' cannot be used"),
+        (("--architecture", "nemp", "--structure", "missing.xyz"), "missing.xyz"),
+    ],
+)
+def test_bench_refuses_in_words(adatom: Run, arguments: tuple[str, ...], said: str) -> None:
+    code, _, error = adatom("bench", *arguments)
+    assert code == 1
+    assert said in error
+
+
 def test_relax_finds_the_crystal(adatom: Run, model: Path, place: Path) -> None:
     code, out, _ = adatom("relax", model, place / "crystal.xyz", "--fmax", 0.02, "-o", "relaxed.xyz")
     assert code == 0

@@ -13,12 +13,11 @@ import ase
 import pytest
 import torch
 from ase.build import bulk, molecule
-from narrow import NARROW
 from torch._dynamo.utils import counters
 
 import adatom
 from adatom import compile as compiling
-from adatom.compile import Compiler, Kind, Program, compiled, disagreement
+from adatom.compile import Compiler, Kind, Program, compiled
 from adatom.errors import CompileWarning, ConfigError
 from adatom.graph import Graph, Results, collate
 from adatom.models import MODELS
@@ -26,6 +25,7 @@ from adatom.neighbors import graph_from_atoms
 from adatom.potential import Potential
 from adatom.priors.zbl import ZBL
 from adatom.testing.untrained import untrained
+from narrow import NARROW
 
 FORMS = [("nemp", "default"), ("mlanet", "default"), ("nemp", "paper"), ("mlanet", "paper")]
 every_form = pytest.mark.parametrize(("architecture", "form"), FORMS)

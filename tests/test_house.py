@@ -19,7 +19,7 @@ FLOORS = {
     2: "graph",
     3: "priors neighbors statistics report",
     4: "models data",
-    5: "potential model_file compile",
+    5: "memory stream potential model_file compile",
     6: "sim uncertainty",
     7: "train properties testing",
     8: "active",

@@ -1,4 +1,4 @@
-"""The command line: ``adatom train | evaluate | verify | models | info | relax | md | eos | report``."""
+"""The command line: ``adatom train | evaluate | verify | bench | models | info | relax | md | eos | report``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,15 @@ app = typer.Typer(
 )
 console = Console()
 
-ModelFile = Annotated[Path, typer.Argument(help="a model file, as adatom train leaves it: runs/NAME/model.adatom")]
+_MODEL = typer.Argument(help="a model file, as adatom train leaves it: runs/NAME/model.adatom")
+ModelFile = Annotated[Path, _MODEL]
+MaybeModel = Annotated[Path | None, _MODEL]
+Architecture = Annotated[
+    str | None, typer.Option(help="instead of a model file: an untrained network, see adatom models")
+]
+Form = Annotated[str | None, typer.Option(help="of the architecture; by default its first")]
+Size = Annotated[str | None, typer.Option(help="of the architecture; by default S")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="write the figures here")]
 StructureFile = Annotated[Path, typer.Argument(help="anything ASE reads; the last frame is taken")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace files that exist")]
@@ -116,18 +124,14 @@ def evaluate(
 
 @app.command()
 def verify(
-    model: Annotated[
-        Path | None, typer.Argument(help="a model file, as adatom train leaves it: runs/NAME/model.adatom")
-    ] = None,
+    model: MaybeModel = None,
     structures: Annotated[
         list[Path] | None, typer.Argument(help="your own systems, tested besides generated ones")
     ] = None,
-    architecture: Annotated[
-        str | None, typer.Option(help="instead of a model file: an untrained network, see adatom models")
-    ] = None,
-    form: Annotated[str | None, typer.Option(help="of the architecture; by default its first")] = None,
-    size: Annotated[str | None, typer.Option(help="of the architecture; by default S")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures here")] = None,
+    architecture: Architecture = None,
+    form: Form = None,
+    size: Size = None,
+    json_file: JsonFile = None,
     seed: int = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -137,9 +141,10 @@ def verify(
     """
     from adatom.testing import verify as run_checks
     from adatom.testing.table import verification_table
+    from adatom.testing.untrained import file_or_untrained
 
     _ready(*([json_file] if json_file else ()), overwrite=overwrite)
-    potential = _to_verify(model, architecture, {"form": form, "size": size}, seed)
+    potential = file_or_untrained("verify", model, architecture, {"form": form, "size": size}, seed=seed)
     systems = [_structure(path, potential) for path in structures or ()]
     for system in systems:
         system.set_constraint()  # the claims are on all atoms
@@ -150,6 +155,40 @@ def verify(
     console.print(verification_table(result))
     if not result.passed:
         raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    model: MaybeModel = None,
+    architecture: Architecture = None,
+    form: Form = None,
+    size: Size = None,
+    structure: Annotated[Path | None, typer.Option(help="measured on this, its last frame; else on a crystal")] = None,
+    atoms: Annotated[str | None, typer.Option(help="64,512,...: the structure repeated to these numbers")] = None,
+    task: Annotated[str, typer.Option(help="forces, stress, training, or several: forces,training")] = "forces",
+    code: Annotated[str, typer.Option("--compile", help="auto, on or off")] = "auto",
+    json_file: JsonFile = None,
+    device: Device = "cpu",
+    overwrite: Overwrite = False,
+) -> None:
+    """What a potential costs: µs/atom, ms a step, ns/day and memory against the number of atoms."""
+    from adatom.testing import speed
+    from adatom.testing.table import speed_table
+    from adatom.testing.untrained import file_or_untrained
+
+    _ready(*([json_file] if json_file else ()), overwrite=overwrite)
+    held = _frame(structure) if structure else None
+    elements = {"elements": sorted(set(held.numbers.tolist()))} if held is not None and architecture else {}
+    potential = file_or_untrained("bench", model, architecture, {"form": form, "size": size}, **elements)
+    with console.status("measuring") as status:
+        speeds = speed.sweep(
+            potential, held, speed.read_sizes(atoms), speed.read_tasks(task), code=code, device=device,
+            progress=status.update,
+        )  # fmt: skip
+    title = str(model) if model else f"{architecture}, untrained"
+    console.print(speed_table(title, speeds))
+    if json_file is not None:
+        json_file.write_text(json.dumps([s.to_record() for s in speeds], indent=1), encoding="utf-8")
 
 
 @app.command()
@@ -192,7 +231,24 @@ def info(
     for key, value in card.items():
         text = yaml.safe_dump(value, allow_unicode=True, sort_keys=False).removesuffix("...\n").rstrip()
         table.add_row(key, escape(text))
+    table.add_row("fits here", _fitting(model))
     console.print(table)
+
+
+def _fitting(model: Path) -> str:
+    """How many atoms fit into the memory of this machine."""
+    import torch
+
+    from adatom.memory import available, fit
+    from adatom.model_file import load
+
+    potential = load(model)
+    free, neighbours = available(torch.device("cpu")), potential.network.config.mean_neighbours or 30.0
+    most = fit(potential.network, potential.elements[0], neighbours, free)
+    streamed = "" if most.streamed is None else f"about {most.streamed:,} streamed, "
+    return (
+        f"in {free / 2**30:.1f} GiB: {streamed}{most.whole:,} differentiated whole, {most.batch:,} in a training batch"
+    )
 
 
 @app.command()
@@ -354,30 +410,16 @@ class MDProgress(AbstractContextManager["MDProgress"]):
 
 def _structure(path: Path, potential: Potential) -> ase.Atoms:
     """Last structure of a file, checked; UnknownElementError or ChargeError names the file."""
-    from adatom.data.read import read
-
-    atoms = read(path)[0][-1].atoms
+    atoms = _frame(path)
     potential.check_atoms(atoms, where=str(path))
     return atoms
 
 
-def _to_verify(model: Path | None, architecture: str | None, settings: dict[str, str | None], seed: int) -> Potential:
-    """The potential of a file, or an untrained one of an architecture; ConfigError unless it is one of both."""
-    given = {name: value for name, value in settings.items() if value is not None}
-    if (model is None) == (architecture is None) or (architecture is None and given):
-        raise ConfigError(
-            "verify takes a model file, or an architecture with its form and size",
-            wanted="adatom verify MODEL [STRUCTURES], or adatom verify --architecture NAME [--form F] [--size S]",
-            got=", ".join([str(model or "no model file"), f"architecture {architecture}", *given.values()]),
-            remedy="give one of both",
-        )
-    if architecture is None:
-        from adatom import model_file
+def _frame(path: Path) -> ase.Atoms:
+    """Last structure of a file."""
+    from adatom.data.read import read
 
-        return model_file.load(str(model))
-    from adatom.testing.untrained import untrained
-
-    return untrained(architecture, seed, **given)
+    return read(path)[0][-1].atoms
 
 
 def _require_any_label(structures: Sequence[Structure], files: Sequence[Path]) -> None:

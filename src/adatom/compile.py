@@ -13,25 +13,30 @@ import os
 import time
 import types
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
-from adatom import model_file
 from adatom.errors import CompileWarning, ConfigError
 from adatom.graph import Graph, Results, sum_by_owner
+from adatom.model_file import load as load_eager
+from adatom.models.layered import Layered
 from adatom.nn import slots
-from adatom.potential import Energies, Potential, by_volume, strained
+from adatom.potential import EAGER_CHUNK, Energies, Potential, by_volume, strained
+from adatom.stream import Steps
 
 Mode = Literal["auto", "on", "off"]
 PATIENCE = 20.0  # s of eager work after which "auto" compiles: about what compiling takes, so at worst twice the time
 CHECKS = 2  # graphs of different sizes on which a program is compared
+CHUNK = 96  # atoms that are streamed at a time: what stands on their neighbours fits into cache
 FORGIVEN = 8.0  # times the rounding of eager float32
-ROUNDING = 1e-5  # of the whole, whatever eager does
+ROUNDING, ROUNDING_OF_GRADIENTS = 1e-5, 1e-4  # relative, whatever eager does; sums of gradients cancel
 # radial functions are written to memory once: by default each of their many readers computes every sine again
 BACKEND: dict[str, Any] = {"options": {"realize_opcount_threshold": 6}}
 
@@ -64,7 +69,7 @@ def load(
 
     ``compile`` as in ``compiled``. ModelFileError for anything that is not a whole model file of this package.
     """
-    return compiled(model_file.load(path, device, dtype), compile)
+    return compiled(load_eager(path, device, dtype), compile)
 
 
 class Kind(NamedTuple):
@@ -107,6 +112,7 @@ class Compiler:
         self.spent = 0.0  # s, eagerly
         self.dropped = ""  # why, where compiling was given up
         self.programs: dict[Kind, Program] = {}
+        self.steps: Steps | None = None  # of what is streamed
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy of a potential compiles anew: programs hold on to the weights they were made for."""
@@ -116,17 +122,28 @@ class Compiler:
         """Results, or None where eager is the way."""
         if self.dropped or (self.training and not potential.training) or not _suits(potential, graph):
             return None
+        body = potential.streamable(graph)
+        if body is not None:
+            if self.spent < self.patience and self.steps is None:
+                start = time.monotonic()
+                results = potential.streamed(body, graph, EAGER_CHUNK, stress)
+                self.spent += time.monotonic() - start
+                return results
+            return self._streamed(potential, body, graph, stress)
         kind = Kind(potential.training, stress, potential.dtype, graph.positions.device.type)
+        if kind._replace(stress=True) in self.programs:  # one program is enough: the strain costs little
+            kind = kind._replace(stress=True)
         if self.spent < self.patience and kind not in self.programs:
             return self._eagerly(potential, graph, stress)
-        return self.run(potential, graph, kind)
+        return self._run(potential, graph, kind, stress)
 
     @property
     def seconds(self) -> float:
         """Wall time that was spent on compiling."""
-        return sum(program.seconds for program in self.programs.values())
+        streaming = 0.0 if self.steps is None else sum(step.seconds for step in self.steps if isinstance(step, Checked))
+        return sum(program.seconds for program in self.programs.values()) + streaming
 
-    def run(self, potential: Potential, graph: Graph, kind: Kind) -> Results | None:
+    def _run(self, potential: Potential, graph: Graph, kind: Kind, stress: bool) -> Results | None:
         """Results of the program for this kind, made and checked if need be; None when it is dropped."""
         padded = _without_ones(graph)
         size = (*padded.slots.shape, padded.edges.shape[1], padded.cell.shape[0])
@@ -145,7 +162,19 @@ class Compiler:
             self._drop(error)
             return None
         structures = graph.cell.shape[0]
-        return Results(found.energy[:structures], found.forces, found.stress[:structures])
+        tension = found.stress[:structures] if stress else torch.full_like(graph.cell, torch.nan)
+        return Results(found.energy[:structures], found.forces, tension)
+
+    def _streamed(self, potential: Potential, body: Layered, graph: Graph, stress: bool) -> Results | None:
+        if self.steps is None:
+            self.steps = Steps(*(Checked(step) for step in Steps()))
+        try:
+            return potential.streamed(body, graph, CHUNK, stress, self.steps)
+        except Exception as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            self._drop(error)
+            return None
 
     def _eagerly(self, potential: Potential, graph: Graph, stress: bool) -> Results:
         start = time.monotonic()
@@ -166,8 +195,8 @@ class Compiler:
 
     def _drop(self, error: Exception) -> None:
         """Say why once, and stay eager."""
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        self.dropped = lines[0][:200]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        self.dropped = " ".join(lines[:3])[:300]
         self.programs = {}
         warnings.warn(
             f"compiling was given up, all goes on uncompiled: {self.dropped}. "
@@ -175,6 +204,43 @@ class Compiler:
             CompileWarning,
             stacklevel=2,
         )
+
+
+class Checked:
+    """A compiled step of streaming; its first calls with each module are compared with eager float64."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.eager = function
+        self.function = _compile(function, f"adatom_{function.__name__}_{id(self)}")
+        self.calls: Counter[tuple[int, ...]] = Counter()
+        self.seconds = 0.0
+
+    def __call__(self, module: nn.Module, *inputs: Any) -> Any:
+        """What the step says of a chunk."""
+        key = (getattr(module, "number", -1),)
+        if self.calls[key] >= CHECKS:
+            return self.function(module, *inputs)
+        start = time.monotonic()
+        with _compiling():
+            found = self.function(module, *inputs)
+        if self.calls[key] == 0:
+            self.seconds += time.monotonic() - start
+        self.calls[key] += 1
+        self._check(module, inputs, found)
+        return found
+
+    def _check(self, module: nn.Module, inputs: tuple[Any, ...], found: Any) -> None:
+        exact = copy.deepcopy(module).double()
+        wide = tree_map(lambda t: t.double() if t.is_floating_point() else t, inputs)
+        wanted, eager = tree_leaves(self.eager(exact, *wide)), tree_leaves(self.eager(module, *inputs))
+        for number, (want, near, got) in enumerate(zip(wanted, eager, tree_leaves(found), strict=True)):
+            wrong = float((got - want).norm())
+            allowed = max(FORGIVEN * float((near - want).norm()), ROUNDING * float(want.norm()), 1e-30)
+            if not wrong <= allowed:
+                raise DisagreementError(
+                    f"compiled code is wrong about output {number} of {self.eager.__name__} by {wrong:.2g} "
+                    f"of {float(want.norm()):.2g}"
+                )
 
 
 class DisagreementError(Exception):
@@ -222,7 +288,9 @@ def _compiling() -> Iterator[None]:
     before = shapes.use_duck_shape
     shapes.use_duck_shape = False
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's own parts about one another
+            yield
     finally:
         shapes.use_duck_shape = before
 
@@ -266,7 +334,8 @@ def disagreement(potential: Potential, graph: Graph, program: Program) -> str:
     """What a program says wrongly about a graph, in words; nothing where all is right.
 
     Energies, forces, stresses, and in training the gradient of a random sum of them by every parameter, are compared
-    with eager float64. They may be off by 8 times what eager code in the same precision is off, or 1e-5 of their size.
+    with eager float64. They may be off by 8 times what eager code in the same precision is off, or 1e-5 of their size
+    (gradients 1e-4).
     """
     stress = program.kind.stress
     exact = copy.deepcopy(potential)
@@ -278,8 +347,9 @@ def disagreement(potential: Potential, graph: Graph, program: Program) -> str:
     slopes = [want.norm() for name, want in wanted.items() if name not in LABELS]
     steepest = float(torch.stack(slopes).max()) if slopes else 0.0
     for name, want in wanted.items():
-        size = float(want.norm()) if name in LABELS else max(float(want.norm()), 0.1 * steepest)
-        allowed = max(FORGIVEN * float((eager[name] - want).norm()), ROUNDING * size)
+        size = float(want.norm())
+        floor = ROUNDING * size if name in LABELS else ROUNDING_OF_GRADIENTS * max(size, 0.1 * steepest)
+        allowed = max(FORGIVEN * float((eager[name] - want).norm()), floor)
         wrong = float((found[name] - want).norm())
         if not wrong <= allowed:
             what = name if name in LABELS else f"the gradient by {name}"

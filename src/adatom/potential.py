@@ -12,9 +12,17 @@ from torch import Tensor, nn
 from adatom.elements import MAX_Z, symbols
 from adatom.errors import ChargeError, ConfigError, UnknownElementError
 from adatom.graph import Graph, Results, sum_by_owner
+from adatom.memory import require as require_memory
+from adatom.memory import share as share_of_memory
 from adatom.models.base import Model, NetworkOutput
+from adatom.models.layered import Layered
 from adatom.neighbors import NEUTRAL, SINGLET, given_charge_and_spin
 from adatom.priors.base import Prior
+from adatom.stream import Steps
+from adatom.stream import streamed as stream
+
+STREAMED_ATOMS = 800  # on a CPU larger systems are streamed: they would not fit into cache
+EAGER_CHUNK = 256  # atoms
 
 Derivatives = Literal["gradient", "direct"]
 Energies = Callable[[Graph], Tensor]  # (S,) eV
@@ -130,7 +138,34 @@ class Potential(nn.Module):
             found = self.runner(self, graph, stress)
             if found is not None:
                 return found
+        body = self.streamable(graph)
+        if body is not None:
+            return self.streamed(body, graph, EAGER_CHUNK, stress)
+        require_memory(self.network, graph)
         return self.eager(graph, forces, stress)
+
+    def streamable(self, graph: Graph) -> Layered | None:
+        """The layers through which a graph is better streamed than taken whole; None where it is not, or cannot be.
+
+        On a CPU that is so as soon as it does not fit into cache, elsewhere when it does not fit into memory.
+        """
+        parts = list(self.network.children())
+        if self.training or self.derivatives == "direct" or len(parts) != 1 or not isinstance(parts[0], Layered):
+            return None
+        on_cpu = graph.positions.device.type == "cpu"
+        worth = graph.numbers.shape[0] > STREAMED_ATOMS if on_cpu else share_of_memory(self.network, graph) > 0.8
+        return parts[0] if worth else None
+
+    def streamed(self, body: Layered, graph: Graph, size: int, stress: bool, steps: Steps | None = None) -> Results:
+        """Energy and forces of a graph, ``size`` atoms at a time."""
+        found = stream(body, self.scale, [_as_prior(prior) for prior in self.priors], graph, size, steps)
+        atomic = found.energy + self.references.index_select(0, graph.numbers)
+        virial = 0.5 * (found.virial + found.virial.transpose(1, 2))
+        return Results(
+            sum_by_owner(atomic, graph.owner, graph.cell.shape[0]),
+            -found.slopes,
+            by_volume(virial, graph) if stress else torch.full_like(graph.cell, torch.nan),
+        )
 
     def eager(self, graph: Graph, forces: bool = True, stress: bool = False) -> Results:
         """As ``forward``, operation by operation."""
@@ -268,6 +303,11 @@ def _where_volume(stress: Tensor, graph: Graph) -> Tensor:
     Chosen, not multiplied by NaN: a molecule in a batch of crystals would turn the gradient of the loss into NaN.
     """
     return torch.where(graph.pbc.all(dim=1).view(-1, 1, 1), stress, torch.nan)
+
+
+def _as_prior(module: nn.Module) -> Prior:
+    assert isinstance(module, Prior)
+    return module
 
 
 def _or_zero(slope: Tensor | None, like: Tensor) -> Tensor:

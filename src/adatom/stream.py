@@ -109,19 +109,19 @@ def streamed(
 ) -> Streamed:
     """Energies of network (times ``scale``) and priors with their derivatives, ``size`` atoms at a time."""
     steps, places = steps or Steps(), list(_places(graph, size))
+    chunks = [_chunk(graph, at) for at in places]
     layers = [LayerOf(body, number) for number in range(len(body.layers))]
     known = [body.start(graph.numbers)]
     for layer in layers[:-1]:
-        parts = [steps.advance(layer, *_seen(known[-1], graph, at), _chunk(graph, at)) for at in places]
+        parts = [steps.advance(layer, *_seen(known[-1], at), chunk) for at, chunk in zip(places, chunks, strict=True)]
         known.append(tuple(torch.cat(rows) for rows in zip(*parts, strict=True)))
     energy = torch.zeros_like(graph.positions[:, 0])
     pulls = _Pulls(graph)
     after: Rows = ()
     for layer, rows in zip(reversed(layers), reversed(known), strict=True):
         before = tuple(torch.zeros_like(row) for row in rows)
-        for at in places:
-            chunk = _chunk(graph, at)
-            slopes = steps.descend(layer, *_seen(rows, graph, at), chunk, tuple(row[at.atoms] for row in after))
+        for at, chunk in zip(places, chunks, strict=True):
+            slopes = steps.descend(layer, *_seen(rows, at), chunk, tuple(row[at.atoms] for row in after))
             energy[at.atoms] += slopes.energy * scale
             pulls.add(at, chunk.vectors, slopes.vectors.to(energy.dtype) * scale)
             for total, own, others in zip(before, slopes.own, slopes.others, strict=True):
@@ -129,8 +129,7 @@ def streamed(
                 total.index_add_(0, at.neighbours, others.flatten(0, 1))
         after = before
     for prior in priors:
-        for at in places:
-            chunk = _chunk(graph, at)
+        for at, chunk in zip(places, chunks, strict=True):
             said, slope = steps.push(prior, chunk)
             energy[at.atoms] += said
             pulls.add(at, chunk.vectors, slope)
@@ -166,7 +165,7 @@ def _chunk(graph: Graph, at: _Place) -> Chunk:
     )
 
 
-def _seen(rows: Rows, graph: Graph, at: _Place) -> tuple[Rows, Rows]:
+def _seen(rows: Rows, at: _Place) -> tuple[Rows, Rows]:
     """Rows of the atoms of a chunk and of their neighbours."""
     own = tuple(row[at.atoms] for row in rows)
     others = tuple(row.index_select(0, at.neighbours).view(own[0].shape[0], at.width, -1) for row in rows)

@@ -51,12 +51,24 @@ class ZBL(Prior):
 
     def pairs(self, numbers: Tensor, others: Tensor, vectors: Tensor, filled: Tensor) -> Tensor:
         """Repulsion per atom in eV, (n,)."""
-        x, y, z = vectors.unbind(2)  # (n, M)
-        r = torch.where(filled, x * x + y * y + z * z, 1.0).sqrt()
-        z_i, z_j = numbers.unsqueeze(1), others
-        share = (r / (self.reach * (self.radii[z_i] + self.radii[z_j]))).clamp(max=1.0)
-        switch = (1 - share) ** 3 * (1 + 3 * share + 6 * share * share)
+        z_i, z_j = numbers.unsqueeze(1).expand_as(others), others
+        near = filled & (vectors.detach().square().sum(2).sqrt() < self.outer(z_i, z_j))
+        if torch.compiler.is_compiling():  # one program for all, whoever is near
+            harmless = torch.where(near.unsqueeze(2), vectors, 1.0)
+            return torch.where(near, self._pair(harmless, z_i, z_j), 0.0).sum(1)
+        close = near.flatten().nonzero().flatten()  # few or none: the work is done for these alone
+        pair = self._pair(*(t.index_select(0, close) for t in (vectors.flatten(0, 1), z_i.flatten(), z_j.flatten())))
+        return torch.zeros_like(vectors[:, 0, 0]).index_add(0, close // others.shape[1], pair)
+
+    def outer(self, z_i: Tensor, z_j: Tensor) -> Tensor:
+        """Where the repulsion has faded out, Å."""
+        return self.reach * (self.radii[z_i] + self.radii[z_j])
+
+    def _pair(self, vectors: Tensor, z_i: Tensor, z_j: Tensor) -> Tensor:
+        """Half of the energy of pairs at vectors (..., 3), eV; zero beyond the reach."""
+        r = vectors.square().sum(-1).sqrt()
+        x = (r / self.outer(z_i, z_j)).clamp(max=1.0)
+        switch = (1 - x) ** 3 * (1 + 3 * x + 6 * x * x)
         screened = r * (self.inverse_lengths[z_i] + self.inverse_lengths[z_j])
         phi = sum(a * torch.exp(-b * screened) for a, b in zip(AMPLITUDES, DECAYS, strict=True))
-        pair = 0.5 * COULOMB * (z_i * z_j).to(r.dtype) / r * phi * switch
-        return torch.where(filled, pair, 0.0).sum(1)
+        return 0.5 * COULOMB * (z_i * z_j).to(r.dtype) / r * phi * switch

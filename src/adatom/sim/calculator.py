@@ -13,9 +13,9 @@ from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from adatom.compile import Mode, compiled, load
 from adatom.errors import AdatomError, ConfigError
 from adatom.graph import Graph
-from adatom.model_file import load
 from adatom.neighbors import given_charge_and_spin
 from adatom.potential import Potential
 from adatom.sim.skin import SkinList
@@ -45,6 +45,8 @@ class Calculator(AseCalculator):  # type: ignore[misc]
         Floating-point type of the network; None keeps its own. Geometry and energies are float64 always.
     skin
         What the neighbour list holds beyond the cutoff, Å: more makes it live longer, and dearer to cut.
+    compile
+        ``"auto"``, ``"on"`` or ``"off"``, see ``adatom.compiled``; None is that of the Potential, for a file auto.
     """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "energies"]
@@ -55,11 +57,14 @@ class Calculator(AseCalculator):  # type: ignore[misc]
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         skin: float = 0.5,
+        compile: Mode | None = None,
     ) -> None:
         super().__init__()
         place = _device(device)
         # a copy: what is trained elsewhere keeps its mode and its gradients
         own = copy.deepcopy(potential) if isinstance(potential, Potential) else load(potential, place, dtype)
+        if compile is not None:
+            compiled(own, compile)
         if dtype is not None:
             own.network.to(dtype)
         self.potential = own.to(place).eval().requires_grad_(False)

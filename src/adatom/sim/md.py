@@ -18,10 +18,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from adatom.config import Config
+from adatom.compile import Compiler, compiled
+from adatom.config import Config, Switch
 from adatom.errors import AdatomError, CheckpointError, ConfigError
 from adatom.potential import Potential
-from adatom.sim.calculator import require_volume
+from adatom.sim.calculator import Calculator, require_volume
 from adatom.sim.engine import Engine, Whole
 from adatom.sim.guard import Guard
 from adatom.sim.integrators import CellRescaling, Integrator, Kinetics, Thermostat, integrator, pressure
@@ -61,6 +62,7 @@ class MDConfig(Config):
     max_temperature_K: PositiveFloat | None = None  # None: five times the target, and more for few atoms
     min_distance_margin: float = Field(default=0.85, ge=0.0)  # of the shortest distance of the training set
     volume_bounds: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)  # npt, in volumes at the start
+    compile: Switch = "auto"  # auto: on in long runs
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -68,12 +70,24 @@ class MDConfig(Config):
             raise ValueError("the bussi thermostat cannot hold 0 K: take langevin")
         return self
 
+    def decided(self, atoms: int, before: str | None = None) -> Self:
+        """The same, with ``compile`` on or off: as ``before``, or as the length of the run says.
+
+        Compiled code rounds otherwise than eager code: a run must be of one kind, whatever clocks say.
+        """
+        if self.compile != "auto":
+            return self
+        seconds = self.steps * max(EAGER_SECONDS, EAGER_SECONDS_PER_ATOM * atoms)
+        return self.model_copy(update={"compile": before or ("on" if seconds > WORTH_COMPILING else "off")})
+
     @property
     def acting(self) -> Thermostat:
         """The thermostat at work: none in nve."""
         return "none" if self.ensemble == "nve" else self.thermostat
 
 
+WORTH_COMPILING = 60.0  # s of eager steps, roughly
+EAGER_SECONDS, EAGER_SECONDS_PER_ATOM = 3e-3, 1.2e-4  # of one step, roughly
 # what may change when a run is continued; the rest would make another run of it
 FREE = {"steps", "log_every", "trajectory_every", "restart_every"} | {
     "max_temperature_K",
@@ -145,14 +159,19 @@ def run(
         if atoms.constraints:
             raise ConfigError("npt does not go with constraints", where="md", remedy="use nvt, or free the atoms")
     files = None if folder is None else Files.of(Path(folder), name or config.ensemble)
-    system = atoms.copy()
-    system.calc = as_calculator(calculator)
-    simulation = _Simulation(system, config)
-    sizes = (0, 0)
+    saved = None
     if restart:
         if files is None:
             raise ConfigError("a restart needs the folder of the run", where="md", remedy="give folder and name")
         saved = load_restart(files)
+    config = config.decided(len(atoms), None if saved is None else str(saved.config.get("compile", "off")))
+    system = atoms.copy()
+    system.calc = as_calculator(calculator)
+    if isinstance(system.calc, Calculator):
+        _choose_code(system.calc.potential, config)
+    simulation = _Simulation(system, config)
+    sizes = (0, 0)
+    if saved is not None and files is not None:
         _check_same(saved.numbers, saved.config, atoms, config, files.restart)
         simulation.resume(saved.state)
         sizes = saved.state.sizes
@@ -163,6 +182,14 @@ def run(
         return simulation.run(recorder, progress)
     finally:
         recorder.close()
+
+
+def _choose_code(potential: Potential, config: MDConfig) -> None:
+    """Compiled or eager from the first step on; what was compiled for this potential before is kept."""
+    if config.compile == "on" and isinstance(potential.runner, Compiler):
+        potential.runner.patience = 0.0
+    else:
+        compiled(potential, config.compile)
 
 
 class _Simulation:

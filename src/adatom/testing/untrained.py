@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from adatom import model_file
+from adatom.errors import ConfigError
 from adatom.models import MODELS, forms, read_model
 from adatom.models.base import Facts
 from adatom.potential import Potential
@@ -16,8 +20,10 @@ NEIGHBOURS = 20.0
 SCALE = 0.5  # eV
 
 
-def untrained(architecture: str, seed: int = 0, **settings: Any) -> Potential:
-    """A potential for H, O and Si as training would begin with it, short-range repulsion included.
+def untrained(
+    architecture: str, seed: int = 0, elements: Sequence[int] = tuple(REFERENCES), **settings: Any
+) -> Potential:
+    """A potential as training would begin with it, short-range repulsion included.
 
     Parameters
     ----------
@@ -25,6 +31,8 @@ def untrained(architecture: str, seed: int = 0, **settings: Any) -> Potential:
         Its word in ``MODELS``.
     seed
         Of the weights.
+    elements
+        Atomic numbers; H, O and Si where nothing is said.
     settings
         Entries of its configuration: form, size, ...
 
@@ -36,8 +44,27 @@ def untrained(architecture: str, seed: int = 0, **settings: Any) -> Potential:
     values = {"architecture": architecture, **settings}
     if "form" not in values and architecture in MODELS:
         values["form"] = forms(architecture)[0]
-    config = read_model(values).completed(Facts(tuple(sorted(REFERENCES)), NEIGHBOURS, (-1.0, 1.0), (1.0, 3.0)))
+    config = read_model(values).completed(Facts(tuple(sorted(elements)), NEIGHBOURS, (-1.0, 1.0), (1.0, 3.0)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = MODELS[config.architecture](config)
-    return Potential(network, REFERENCES, SCALE, (ZBL(),), config.derivatives)
+    references = {z: REFERENCES.get(z, 0.0) for z in elements}
+    return Potential(network, references, SCALE, (ZBL(),), config.derivatives)
+
+
+def file_or_untrained(
+    verb: str, model: Path | None, architecture: str | None, settings: dict[str, str | None], **of: Any
+) -> Potential:
+    """The potential of a file, or an untrained one of an architecture; ConfigError unless it is one of both.
+
+    ``verb`` is what the command line was told to do with it, ``of`` what else `untrained` takes.
+    """
+    given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+    if (model is None) == (architecture is None) or (architecture is None and given):
+        raise ConfigError(
+            f"{verb} takes a model file, or an architecture with its form and size",
+            wanted=f"adatom {verb} MODEL, or adatom {verb} --architecture NAME [--form F] [--size S]",
+            got=", ".join([str(model or "no model file"), f"architecture {architecture}", *given.values()]),
+            remedy="give one of both",
+        )
+    return model_file.load(str(model)) if architecture is None else untrained(architecture, **of, **given)

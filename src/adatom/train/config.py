@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from adatom.config import Config
+from adatom.config import Config, Switch
 from adatom.data.dataset import Budget
 from adatom.data.read import Keys, Units
 from adatom.data.split import Split
@@ -94,7 +94,7 @@ class TrainConfig(Config):
     precision: Literal["float32", "float64"] = "float32"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: PositiveInt = 1
-    compile: Literal["auto", "on", "off"] = Field(
+    compile: Switch = Field(
         "auto", description="training steps as compiled code, checked against float64; auto: where the run is long"
     )
     threads: PositiveInt | None = Field(None, description="CPU threads of each process; None leaves torch's choice")

@@ -30,7 +30,7 @@ from adatom.train.stages import Stage, stages_of, swapped
 
 LOG = "log.jsonl"
 SHOW_SECONDS = 0.5  # least time between two step records
-WORTH_COMPILING = 180.0  # s of eager training, roughly
+WORTH_COMPILING = 300.0  # s of eager training, roughly: compiling takes one or two minutes
 SECONDS_PER_ATOM, LEAST_SECONDS = 4e-4, 0.01  # of one eager step, roughly; a fixed figure: a resumed run must agree
 
 

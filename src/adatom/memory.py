@@ -1,0 +1,149 @@
+"""How much memory a potential needs for a structure, known before it is evaluated."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from ase.build import bulk
+from torch import Tensor
+
+from adatom.elements import symbol
+from adatom.errors import MemoryLimitError
+from adatom.graph import Graph
+from adatom.models.base import Model
+from adatom.models.layered import Layered
+from adatom.neighbors import graph_from_atoms
+
+SMALL = 200_000  # slots: so little always fits, and is not looked at
+TRANSIENT = 1.6  # peak over what differentiation keeps: temporaries, gradients, what the allocator holds
+PER_SLOT_STREAMED = 32  # bytes: vector, element and presence of a neighbour
+WIDER = 8  # rows of later layers beside those of the first, at most
+PER_EDGE = 250  # bytes of the neighbour list of one edge: what stays, and sorting it
+
+
+class Footprint(NamedTuple):
+    """What differentiation keeps, bytes."""
+
+    per_atom: float
+    per_slot: float  # of one of the M neighbour slots of an atom
+
+    def of(self, atoms: int, width: int) -> float:
+        """Bytes at the peak for ``atoms`` atoms with ``width`` slots each, the graph itself among them."""
+        return atoms * (TRANSIENT * (self.per_atom + width * self.per_slot) + width * PER_EDGE)
+
+
+def footprint(network: Model, element: int, training: bool = False) -> Footprint:
+    """Measured: what is kept while two small crystals, of few and of many neighbours, are differentiated.
+
+    ``training`` counts the graph of the forces too, which is differentiated once more.
+    """
+    dtype = str(next(network.parameters()).dtype)
+    key = (type(network).__name__, network.config.model_dump_json(), dtype, element, training)
+    if key not in _KNOWN:
+        sizes = []
+        for share in (0.85, 0.42):  # spacing over cutoff of a simple cubic lattice: 6 and 56 neighbours
+            cell = bulk(symbol(element), "sc", a=share * network.cutoff) * (4, 4, 4)
+            graph = graph_from_atoms(cell, network.cutoff)
+            sizes.append((graph.slots.shape[1], _kept(network, graph, training) / len(cell)))
+        (few, low), (many, high) = sizes
+        slope = max((high - low) / (many - few), 0.0)
+        _KNOWN[key] = Footprint(max(low - few * slope, 0.0), slope)
+    return _KNOWN[key]
+
+
+_KNOWN: dict[tuple[str, str, str, int, bool], Footprint] = {}
+
+
+def _kept(network: Model, graph: Graph, training: bool) -> int:
+    """Bytes that autograd keeps for energy and forces."""
+    seen: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    graph = graph.to(device=next(network.parameters()).device)
+    positions = graph.positions.clone().requires_grad_()
+    mode = network.training
+    network.train(training)
+    try:
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            energy = network(graph.replace(positions=positions)).energy.sum()
+            if energy.requires_grad:
+                torch.autograd.grad(energy, positions, create_graph=training, allow_unused=True)
+    finally:
+        network.train(mode)
+    return sum(seen.values())
+
+
+def available(device: torch.device) -> float:
+    """Bytes that can still be had on a device: free memory, of a container where that is less."""
+    if device.type == "cuda":
+        idle, _ = torch.cuda.mem_get_info(device)
+        return float(idle + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    free = float("inf")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        free = 1024.0 * int(lines.get("MemAvailable", "0 kB").split()[0]) or free
+    elif hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        free = float(os.sysconf("SC_AVPHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
+    limit, used = (_cgroup(name) for name in ("memory.max", "memory.current"))
+    return free if limit is None or used is None else min(free, max(limit - used, 0.0))
+
+
+def _cgroup(name: str) -> float | None:
+    try:
+        return float((Path("/sys/fs/cgroup") / name).read_text())
+    except (OSError, ValueError):  # none, or "max"
+        return None
+
+
+class Fit(NamedTuple):
+    """Most atoms of one structure, or of one batch, that fit into some memory."""
+
+    batch: int  # in training
+    whole: int  # energy and forces, all atoms at once
+    streamed: int | None  # the same in chunks; None where the network cannot be streamed
+
+
+def fit(network: Model, element: int, neighbours: float, memory: float) -> Fit:
+    """What fits into ``memory`` bytes when an atom has ``neighbours`` neighbours."""
+    width = round(1.2 * neighbours) + 1  # the widest atom sets the number of slots
+
+    def most(training: bool) -> int:
+        return int(memory / footprint(network, element, training).of(1, width))
+
+    layered = [part for part in network.children() if isinstance(part, Layered)]
+    if not layered:
+        return Fit(most(True), most(False), None)
+    # rows and their slopes are all that is kept of a layer; no layer tells more than the widest one
+    start = layered[0].start(torch.tensor([element], device=next(network.parameters()).device))
+    rows = 2 * len(layered[0].layers) * sum(row.nbytes for row in start) * (WIDER if len(layered[0].layers) > 1 else 1)
+    return Fit(most(True), most(False), int(memory / (width * (PER_EDGE + PER_SLOT_STREAMED) + rows)))
+
+
+def share(network: Model, graph: Graph) -> float:
+    """Part of the free memory that differentiating a graph whole would take; 0 for what always fits."""
+    atoms, width = graph.slots.shape
+    if atoms * width <= SMALL:
+        return 0.0
+    needed = footprint(network, int(graph.numbers[0]), network.training).of(atoms, width)
+    return needed / available(graph.positions.device)
+
+
+def require(network: Model, graph: Graph) -> None:
+    """MemoryLimitError when a graph needs more memory than there is, before it is tried."""
+    taken, (atoms, width) = share(network, graph), graph.slots.shape
+    if taken > 1.0:
+        free = available(graph.positions.device)
+        raise MemoryLimitError(
+            f"{atoms} atoms with up to {width} neighbours need more memory than there is",
+            wanted=f"at most about {int(atoms / taken)} such atoms in {free / 2**30:.1f} GiB",
+            got=f"{taken * free / 2**30:.1f} GiB needed",
+            remedy="take smaller batches or a smaller system, a shorter cutoff, or a machine with more memory",
+        )
