@@ -42,7 +42,7 @@ differ. In the default form every pair weighs
     a_ij = W_ij e^(q_i k_j / sqrt(D)) / (n e^c + sum_k W_ik e^(q_i k_k / sqrt(D)))
 
 with R the node cutoff (twice the cutoff): a sum over all images, so that n cells are exactly n times one, and nothing
-beyond R, so that parts farther apart add up exactly.
+beyond R, so that parts farther apart add up exactly, and in large structures only near atoms are looked at.
 
 Shapes: S structures, N atoms, E edges, M neighbours (padded), C channels of an atom, F of a slot (H in the paper form),
 H heads, D channels of a head, B radial functions, L2 = (l_max + 1)^2 harmonics.
@@ -62,7 +62,6 @@ from torch.nn.functional import gelu, silu, softplus
 
 from adatom.config import nearest
 from adatom.elements import MAX_Z
-from adatom.errors import MemoryLimitError
 from adatom.graph import Graph, edge_vectors, pad_rows
 from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput, check_rows, stress_from_virials
 from adatom.nn import softgraph
@@ -103,7 +102,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         "lg": {"channels": 1024, "layers": 8, "heads": 16, "neighbours": 30, "components": "NeNo", **PAPER},
     },
 }
-CROWD = 300  # atoms, from which on the default form looks for near ones
+CROWD = 350  # atoms of a structure beyond which those within the node cutoff are looked for, default form
 ORDER = 3  # bond orders multiplied at most, default form
 SPREAD = 6.0  # size of a sum of neighbours in many directions, before it is bounded to one
 PAPER_SIZE = {"S": "sm", "M": "md", "L": "lg"}
@@ -198,18 +197,8 @@ class AllScAIP(Model):
         self.embeds_charge = self.embeds_spin = True  # both or none: a multiplicity nobody trained on is refused
 
     def forward(self, graph: Graph) -> NetworkOutput:
-        """Contribution of each atom; MemoryLimitError with the number of neighbours where they do not fit."""
-        try:
-            output: NetworkOutput = self.body(graph, self._attended(graph, self.body.species.weight.dtype))
-        except RuntimeError as error:
-            if "memory" not in str(error) or "illegal" in str(error):  # how torch says it on every device
-                raise
-            sizes = f"{graph.slots.shape[0]} atoms with up to {graph.slots.shape[1]} neighbours"
-            raise MemoryLimitError(
-                "the neighbours of these atoms do not fit into memory, and none is left out",
-                got=f"{sizes} within {self.cutoff:g} Å",
-                remedy="look for atoms on one spot, take smaller batches, or train with a shorter cutoff",
-            ) from error
+        """Contribution of each atom."""
+        output: NetworkOutput = self.body(graph, self._attended(graph, self.body.species.weight.dtype))
         return output
 
     def _attended(self, graph: Graph, dtype: torch.dtype) -> Attended:

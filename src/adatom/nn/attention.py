@@ -8,6 +8,8 @@ weights for every derivative. Three ways to compute the same numbers, chosen in 
             live for one tile only: memory grows with the number of atoms, not with its square.
 ``fused``   ``torch.scaled_dot_product_attention`` where a single derivative is asked for (molecular dynamics).
 
+Where weights fade at a distance, ``nearby_attention`` looks at near atoms only (nn/nearby.py), tile by tile as above.
+
 S structures, N atoms, K atoms per structure (padded), M slots of an atom, H heads, D channels of a head.
 """
 
@@ -175,9 +177,7 @@ def nearby_attention(q: Tensor, k: Tensor, v: Tensor, near: Nearby, null: Tensor
     queries = gathered(q.flatten(1), [tile.atoms for tile in near.tiles])
     keys = gathered(torch.cat([k.flatten(1), v.flatten(1)], dim=1), [tile.near for tile in near.tiles])
 
-    def part(
-        q: Tensor, kv: Tensor, here: Tensor, there: Tensor, null: Tensor, atoms: Tensor, own: Tensor
-    ) -> Tensor:
+    def part(q: Tensor, kv: Tensor, here: Tensor, there: Tensor, null: Tensor, atoms: Tensor, own: Tensor) -> Tensor:
         q = q.view(*q.shape[:2], heads, depth).transpose(1, 2)
         k, v = kv.view(*kv.shape[:2], 2, heads, depth).permute(2, 0, 3, 1, 4)
         same = atoms.unsqueeze(2) == own.unsqueeze(1)

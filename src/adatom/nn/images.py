@@ -78,17 +78,17 @@ def fading_sum(queries: Tensor, keys: Tensor, present: Tensor, cell: Tensor, ima
     Atoms farther apart have exactly zero, and n cells have the same sums as one: what is built on W is extensive.
     ``present`` (S, K) is 0 for padding among the keys.
     """
-    S, T, K, I = queries.shape[0], queries.shape[1], keys.shape[1], images.counts.shape[0]
+    S, T, K, many = queries.shape[0], queries.shape[1], keys.shape[1], images.counts.shape[0]
     with torch.no_grad():
         some = images.valid.unsqueeze(1) * present.unsqueeze(2)  # (S, K, I)
         moved = keys.unsqueeze(2) + _translations(cell, images).unsqueeze(1)  # (S, K, I, 3)
         moved = moved + (1 - some).to(moved.dtype).unsqueeze(3) * (FAR * reach)
         near = closeness(queries, moved.flatten(1, 2), reach) > -ROUNDING  # (S, T, K * I)
         s, i, jt = near.nonzero().unbind(1)
-        j, t = jt // I, jt % I
+        j, t = jt // many, jt % many
     here = queries.flatten(0, 1).index_select(0, s * T + i)
     there = keys.flatten(0, 1).index_select(0, s * K + j)
-    shift = _translations(cell, images).flatten(0, 1).index_select(0, s * I + t)
+    shift = _translations(cell, images).flatten(0, 1).index_select(0, s * many + t)
     x = (there + shift - here).square().sum(1) * (1 / (reach * reach))
     weight = torch.where((x < 1) & (x > SELF / reach**2), 1 - x, 0.0) ** 3
     return weight.new_zeros(S * T * K).index_add(0, (s * T + i) * K + j, weight).view(S, T, K)

@@ -79,13 +79,12 @@ def fading(here: Tensor, there: Tensor, same: Tensor, reach: float, dtype: torch
 
 
 @torch.no_grad()
-def _tiles(
-    positions: Tensor, members: Tensor, cell: Tensor, pbc: Tensor, structure: int, reach: float
-) -> list[Tile]:
+def _tiles(positions: Tensor, members: Tensor, cell: Tensor, pbc: Tensor, structure: int, reach: float) -> list[Tile]:
     """Tiles of one structure."""
     x = positions.index_select(0, members)
     number, counts = _images(x, cell[structure : structure + 1], pbc[structure : structure + 1], reach)
-    places = x.index_select(0, number) + counts @ cell[structure]
+    places = torch.cat([x, x.index_select(0, number) + counts @ cell[structure]])
+    x, places = _closed_up(places, reach).split([x.shape[0], number.shape[0]])
     order = _blocks(x)  # (B, T)
     block, image = _within(x[order].amin(1) - reach, x[order].amax(1) + reach, places, reach)
     many = torch.bincount(block, minlength=order.shape[0])
@@ -115,6 +114,13 @@ def _images(x: Tensor, cell: Tensor, pbc: Tensor, reach: float) -> tuple[Tensor,
     fraction = (x @ inverse).unsqueeze(1) + images.counts  # (n, I, 3)
     number, which = ((fraction >= -margin) & (fraction <= 1 + margin)).all(2).nonzero().unbind(1)
     return number, images.counts.index_select(0, which)
+
+
+def _closed_up(places: Tensor, reach: float) -> Tensor:
+    """The same places (I, 3) without long gaps along x, y and z: distances up to reach stay as they are."""
+    sorted_, order = places.sort(dim=0)
+    surplus = (sorted_.diff(dim=0, prepend=sorted_[:1]) - (reach + 1.0)).clamp(min=0).cumsum(0)
+    return torch.empty_like(places).scatter_(0, order, sorted_ - surplus)
 
 
 def _blocks(x: Tensor) -> Tensor:
