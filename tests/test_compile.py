@@ -224,7 +224,7 @@ def test_load_compiles_by_itself(tmp_path) -> None:
 
 def test_through_the_compiler_to_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     """Real machine code, a size it was not made for, and nothing dropped."""
-    monkeypatch.setattr(compiling, "BACKEND", {"options": {"realize_opcount_threshold": 6}})
+    monkeypatch.setattr(compiling, "BACKEND", {"backend": "inductor"})
     monkeypatch.setenv("ADATOM_CACHE", str(tmp_path))
     eager = potential().eval()
     fast = compiled(copy.deepcopy(eager), "on")
