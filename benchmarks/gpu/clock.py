@@ -64,7 +64,7 @@ def reset_peak(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def peak_MiB(device: torch.device) -> float:
+def peak_mib(device: torch.device) -> float:
     """Most memory since then: of tensors on a card, of the process elsewhere."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20

@@ -227,7 +227,7 @@ def _tell(
     took = clock.seconds(call, session.device, 3 if session.quick else 15)
     atoms = graph.numbers.shape[0]
     session.say(what=what, of=session.of, code=code if not dropped(potential) else "eager (dropped)", system=system,
-                atoms=atoms, ms=1e3 * took, us_per_atom=1e6 * took / atoms, peak_MiB=clock.peak_MiB(session.device),
+                atoms=atoms, ms=1e3 * took, us_per_atom=1e6 * took / atoms, peak_MiB=clock.peak_mib(session.device),
                 said=dropped(potential))  # fmt: skip
 
 

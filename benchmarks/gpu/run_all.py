@@ -1,8 +1,8 @@
 """Correctness, speed and memory on one card, part after part: ``run_all.sh`` says how.
 
-Every part is a process of its own with a time limit, and writes a line of JSON as soon as it knows something: what fails
-or lasts too long is recorded, and takes nothing else along. First come the parts that only check (and compile: what is
-compiled is found again afterwards), side by side; then those that measure, alone, the most wanted first.
+Every part is a process of its own with a time limit, and writes a line of JSON as soon as it knows something: what
+fails or lasts too long is recorded, and takes nothing else along. First come the parts that only check (and compile:
+what is compiled is found again afterwards), side by side; then those that measure, alone, the most wanted first.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from torch import Tensor
 from adatom import model_file
 from adatom.errors import CompileWarning, ConfigError
 from adatom.graph import Graph, Results, sum_by_owner
-from adatom.nn import slots
+from adatom.nn import moments, slots
 from adatom.potential import Energies, Potential, by_volume, strained
 
 Mode = Literal["auto", "on", "off"]
@@ -196,7 +196,7 @@ def _derived(energies: Energies, graph: Graph, forces: bool, stress: bool) -> Re
 
 def _compile(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     """A compiled function with code of its own: torch counts, and limits, recompilations by code object."""
-    for differentiated in slots.DIFFERENTIATED:
+    for differentiated in (*slots.DIFFERENTIATED, *moments.DIFFERENTIATED):
         torch.compiler.allow_in_graph(differentiated)
     own = types.FunctionType(function.__code__.replace(co_name=name), function.__globals__, name)
     compiled: Callable[..., Any] = torch.compile(own, fullgraph=True, dynamic=True)

@@ -13,13 +13,17 @@ from adatom.nn import kernels
 if kernels.PRESENT:
     from adatom.nn.kernels import moments as fused
 
+# what the compiler must not look into before it differentiates, as in ``nn.slots``
+DIFFERENTIATED = (fused.moments,) if kernels.PRESENT else ()
+
 
 def moments(sent: Tensor, radial: Tensor, harmonics: Tensor) -> Tensor:
     """out_lkb = sum_m sent_km radial_bm harmonics_lm: (N, K, M), (N, B, M), (N, L2, M) -> (N, L2, K B).
 
-    On a card a kernel that keeps the products out of memory, where there is one; ``plain`` elsewhere.
+    In float32 on a card a kernel that keeps the products out of memory; ``plain`` elsewhere. Float64 is what float32 is
+    compared with before it is used compiled: it goes the plain way.
     """
-    if kernels.PRESENT and sent.is_cuda and sent.dtype == radial.dtype == harmonics.dtype != torch.bfloat16:
+    if kernels.PRESENT and sent.is_cuda and sent.dtype == torch.float32:
         found: Tensor = fused.moments(sent, radial, harmonics)
         return found
     return plain(sent, radial, harmonics)

@@ -1,4 +1,4 @@
-"""Kernels for graphics cards, in Triton. Each has a twin in plain PyTorch beside its caller, which says when it is used.
+"""Kernels for graphics cards, in Triton. Each has a twin in plain PyTorch beside its caller, who says when it is used.
 
 ``PRESENT`` is False where kernels cannot run: no CUDA build of torch, no Triton, or ``ADATOM_KERNELS=off`` in the
 environment.

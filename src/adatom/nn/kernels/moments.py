@@ -3,8 +3,8 @@
     T_lkb = sum_m s_km r_bm y_lm                                                    for each atom
     Q(g; s, r, y) = sum g_lkb T_lkb(s, r, y)
 
-T is linear in each of s, r and y, so that all derivatives are sums of this kind: ``moment_slopes`` are those of Q by s,
-r and y, ``moment_bends`` those of the slopes times given (s', r', y'):
+T is linear in each of s, r and y, so that all derivatives are sums of this kind. Slopes are the derivatives of Q by s,
+r and y; bends those of B, which is what the slopes come to when they are weighted with (s', r', y'):
 
     B = Q(g; s', r, y) + Q(g; s, r', y) + Q(g; s, r, y')
 
@@ -28,58 +28,59 @@ from torch import Tensor
 class Tuning(NamedTuple):
     """How a kernel is launched."""
 
-    tile: int  # neighbours at a time
-    warps: int
+    tile: int  # neighbours at a time, 16 or more
+    warps: int  # for up to 512 sums of an atom; twice as many for more
 
 
-TUNING = {"moments": Tuning(32, 2), "slopes": Tuning(32, 2), "bends": Tuning(16, 2)}
-EXACT_TILE = 4  # in float64, which goes without matrix units
+# by the registers that the compiler needs for Hopper cards: most warps and neighbours without spilling; not yet by time
+TUNING = {"moments": Tuning(16, 4), "slopes": Tuning(16, 4), "bends": Tuning(16, 4)}
+EXACT_TILE = 2  # in float64, which goes without matrix products
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _outer(a: Any, b: Any, DOT: tl.constexpr) -> Any:
+@triton.jit
+def _outer(a, b, DOT: tl.constexpr):
     """(P, T) and (Q, T) -> (P, Q), summed over T."""
-    if DOT:
+    if DOT:  # noqa: SIM108 (decided while compiling)
         found = tl.dot(a, tl.trans(b), input_precision="ieee")
     else:
         found = tl.sum(a[:, None, :] * b[None, :, :], axis=2)
     return found
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _apply(a: Any, b: Any, DOT: tl.constexpr) -> Any:
+@triton.jit
+def _apply(a, b, DOT: tl.constexpr):
     """(P, Q) and (Q, T) -> (P, T)."""
-    if DOT:
+    if DOT:  # noqa: SIM108
         found = tl.dot(a, b, input_precision="ieee")
     else:
         found = tl.sum(a[:, :, None] * b[None, :, :], axis=1)
     return found
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _rows(start: Any, row: Any, column: Any, stride: Any, step: Any, ROWS: tl.constexpr, COLUMNS: Any) -> Any:
+@triton.jit
+def _rows(start, row, column, stride, step, ROWS: tl.constexpr, COLUMNS):
     """Rows of a matrix, zero outside of it."""
     inside = (row < ROWS)[:, None] & (column < COLUMNS)[None, :]
     return tl.load(start + row[:, None] * stride + column[None, :] * step, mask=inside, other=0.0)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _store(start: Any, row: Any, column: Any, values: Any, ROWS: tl.constexpr, COLUMNS: Any) -> Any:
+@triton.jit
+def _store(start, row, column, values, ROWS: tl.constexpr, COLUMNS):
     """Rows of a matrix that lie within it; one row after the other in memory."""
     inside = (row < ROWS)[:, None] & (column < COLUMNS)[None, :]
     tl.store(start + row[:, None] * COLUMNS + column[None, :], values, mask=inside)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _moments_kernel(
-    s_start: Any, r_start: Any, y_start: Any, out: Any, M: Any,
-    s_atom: Any, s_row: Any, s_step: Any, r_atom: Any, r_row: Any, r_step: Any, y_atom: Any, y_row: Any, y_step: Any,
+    s_start, r_start, y_start, out, M,
+    s_atom, s_row, s_step, r_atom, r_row, r_step, y_atom, y_row, y_step,
     K: tl.constexpr, B: tl.constexpr, L2: tl.constexpr, KP: tl.constexpr, BP: tl.constexpr, LP: tl.constexpr,
     TILE: tl.constexpr, DOT: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     n = tl.program_id(0).to(tl.int64)
     pair, l = tl.arange(0, KP * BP), tl.arange(0, LP)  # noqa: E741
     b = pair % BP
@@ -95,13 +96,13 @@ def _moments_kernel(
     tl.store(out + n * (L2 * K * B) + l[:, None] * (K * B) + (k * B + b)[None, :], total, mask=inside)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _slopes_kernel(
-    grad: Any, s_start: Any, r_start: Any, y_start: Any, ds: Any, dr: Any, dy: Any, M: Any,
-    s_atom: Any, s_row: Any, s_step: Any, r_atom: Any, r_row: Any, r_step: Any, y_atom: Any, y_row: Any, y_step: Any,
+    grad, s_start, r_start, y_start, ds, dr, dy, M,
+    s_atom, s_row, s_step, r_atom, r_row, r_step, y_atom, y_row, y_step,
     K: tl.constexpr, B: tl.constexpr, L2: tl.constexpr, KP: tl.constexpr, BP: tl.constexpr, LP: tl.constexpr,
     TILE: tl.constexpr, DOT: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     n = tl.program_id(0).to(tl.int64)
     pair, l = tl.arange(0, KP * BP), tl.arange(0, LP)  # noqa: E741
     b = pair % BP
@@ -121,14 +122,14 @@ def _slopes_kernel(
         _store(dy + n * L2 * M, l, m, _apply(g, s * r, DOT), L2, M)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _bends_kernel(
-    grad: Any, s_start: Any, r_start: Any, y_start: Any, cs_start: Any, cr_start: Any, cy_start: Any,
-    dg: Any, ds: Any, dr: Any, dy: Any, M: Any,
-    s_atom: Any, s_row: Any, s_step: Any, r_atom: Any, r_row: Any, r_step: Any, y_atom: Any, y_row: Any, y_step: Any,
+    grad, s_start, r_start, y_start, cs_start, cr_start, cy_start,
+    dg, ds, dr, dy, M,
+    s_atom, s_row, s_step, r_atom, r_row, r_step, y_atom, y_row, y_step,
     K: tl.constexpr, B: tl.constexpr, L2: tl.constexpr, KP: tl.constexpr, BP: tl.constexpr, LP: tl.constexpr,
     TILE: tl.constexpr, DOT: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     n = tl.program_id(0).to(tl.int64)
     pair, l = tl.arange(0, KP * BP), tl.arange(0, LP)  # noqa: E741
     b = pair % BP
@@ -176,7 +177,10 @@ class _Shape(NamedTuple):
             BP, LP = max(BP, 16 // KP), max(LP, 16)
         tuning = TUNING[kernel]
         settings = {"K": K, "B": B, "L2": L2, "KP": KP, "BP": BP, "LP": LP, "DOT": dot}
-        settings |= {"TILE": tuning.tile if dot else EXACT_TILE, "num_warps": tuning.warps}
+        settings |= {
+            "TILE": tuning.tile if dot else EXACT_TILE,
+            "num_warps": tuning.warps * (1 if KP * BP * LP <= 512 else 2),
+        }
         return cls(N, M, settings)
 
 
@@ -184,9 +188,17 @@ def _strides(*tensors: Tensor) -> list[int]:
     return [stride for t in tensors for stride in t.stride()]
 
 
-@torch.library.custom_op("adatom::moments", mutates_args=(), schema="(Tensor s, Tensor r, Tensor y) -> Tensor")
 def moments(s: Tensor, r: Tensor, y: Tensor) -> Tensor:
-    """T (N, L2, K B) from s (N, K, M), r (N, B, M) and y (N, L2, M); float32 or float64, of one type."""
+    """T (N, L2, K B) from s (N, K, M), r (N, B, M) and y (N, L2, M), all float32 or all float64; differentiable twice.
+
+    The compiler must not look into this before it differentiates (``nn.slots.DIFFERENTIATED`` says why).
+    """
+    found: Tensor = _Moments.apply(s, r, y)
+    return found
+
+
+@torch.library.custom_op("adatom::moments", mutates_args=(), schema="(Tensor s, Tensor r, Tensor y) -> Tensor")
+def _moments(s: Tensor, r: Tensor, y: Tensor) -> Tensor:
     shape = _Shape.of("moments", s, r, y)
     out = s.new_zeros(s.shape[0], y.shape[1], s.shape[1] * r.shape[1])
     if shape.atoms:
@@ -199,7 +211,7 @@ def moments(s: Tensor, r: Tensor, y: Tensor) -> Tensor:
     mutates_args=(),
     schema="(Tensor g, Tensor s, Tensor r, Tensor y) -> (Tensor, Tensor, Tensor)",
 )
-def moment_slopes(g: Tensor, s: Tensor, r: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _slopes(g: Tensor, s: Tensor, r: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Derivatives of Q by s, r and y, from g (N, L2, K B)."""
     shape = _Shape.of("slopes", s, r, y)
     found = tuple(t.new_empty(t.shape) for t in (s, r, y))
@@ -216,7 +228,7 @@ def moment_slopes(g: Tensor, s: Tensor, r: Tensor, y: Tensor) -> tuple[Tensor, T
     schema="(Tensor g, Tensor s, Tensor r, Tensor y, Tensor cs, Tensor cr, Tensor cy)"
     " -> (Tensor, Tensor, Tensor, Tensor)",
 )
-def moment_bends(
+def _bends(
     g: Tensor, s: Tensor, r: Tensor, y: Tensor, cs: Tensor, cr: Tensor, cy: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Derivatives of B by g, s, r and y."""
@@ -230,34 +242,67 @@ def moment_bends(
     return found[0], found[1], found[2], found[3]
 
 
-@moments.register_fake
+@_moments.register_fake
 def _(s: Tensor, r: Tensor, y: Tensor) -> Tensor:
     return s.new_empty(s.shape[0], y.shape[1], s.shape[1] * r.shape[1])
 
 
-@moment_slopes.register_fake
+@_slopes.register_fake
 def _(g: Tensor, s: Tensor, r: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     return tuple(t.new_empty(t.shape) for t in (s, r, y))
 
 
-@moment_bends.register_fake
-def _(
-    g: Tensor, s: Tensor, r: Tensor, y: Tensor, cs: Tensor, cr: Tensor, cy: Tensor
-) -> tuple[Tensor, ...]:
+@_bends.register_fake
+def _(g: Tensor, s: Tensor, r: Tensor, y: Tensor, cs: Tensor, cr: Tensor, cy: Tensor) -> tuple[Tensor, ...]:
     return tuple(t.new_empty(t.shape) for t in (g, s, r, y))
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs)
+class _Moments(torch.autograd.Function):
+    """T; its derivatives are slopes."""
+
+    @staticmethod
+    def forward(s: Tensor, r: Tensor, y: Tensor) -> Tensor:
+        found: Tensor = _moments(s, r, y)
+        return found
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> Any:
+        return _Slopes.apply(grad[0], *ctx.saved_tensors)
 
 
-def _of_moments(ctx: Any, grad: Tensor) -> Any:
-    return moment_slopes(grad, *ctx.saved_tensors)
+class _Slopes(torch.autograd.Function):
+    """Derivatives of Q; theirs are bends."""
+
+    @staticmethod
+    def forward(g: Tensor, s: Tensor, r: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found: tuple[Tensor, Tensor, Tensor] = _slopes(g, s, r, y)
+        return found
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return _Bends.apply(*ctx.saved_tensors, *grads)
 
 
-def _of_slopes(ctx: Any, *grads: Tensor) -> Any:
-    return moment_bends(*ctx.saved_tensors, *grads)
+class _Bends(torch.autograd.Function):
+    """Derivatives of B; there are none of them."""
 
+    @staticmethod
+    def forward(*inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        found: tuple[Tensor, Tensor, Tensor, Tensor] = _bends(*inputs)
+        return found
 
-moments.register_autograd(_of_moments, setup_context=_keep)
-moment_slopes.register_autograd(_of_slopes, setup_context=_keep)
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise NotImplementedError("these kernels have two derivatives; set ADATOM_KERNELS=off for more")
