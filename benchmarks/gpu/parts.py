@@ -341,9 +341,16 @@ def kernels(session: Session) -> None:
     kernel_parts.all_kernels(session)
 
 
+def tuning(session: Session) -> None:
+    """Kernels by the way they are launched."""
+    import kernel_parts
+
+    kernel_parts.tuning(session)
+
+
 PARTS: dict[str, Callable[[Session], None]] = {
     function.__name__: function
-    for function in (graphs, tests, check, speed, training, large, dynamics, profile, kernels)
+    for function in (graphs, tests, check, speed, training, large, dynamics, profile, kernels, tuning)
 }
 
 

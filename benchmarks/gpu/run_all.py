@@ -58,6 +58,7 @@ def measurements(quick: bool) -> list[Part]:
         Part("large allscaip S", 90),
         Part("speed allscaip S", 40),
         Part("profile nemp S", 30),
+        Part("tuning", 60),
         Part("training nemp S", 40),
         Part("training mlanet S", 40),
         Part("dynamics mlanet S", 40),
@@ -83,8 +84,9 @@ class Run:
         command += ["--device", self.options.device, "--to", str(self._said(part)), "--scratch", str(self.scratch)]
         command += ["--quick"] if self.options.quick else []
         environment = os.environ | {"ADATOM_CACHE": str(self.scratch / "cache"), "OMP_NUM_THREADS": "1"}
-        log = self._said(part).with_suffix(".log").open("wb")
-        return part, subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=ROOT), time.time()
+        with self._said(part).with_suffix(".log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=ROOT)
+        return part, process, time.time()
 
     def finish(self, part: Part, process: subprocess.Popen[bytes], began: float) -> None:
         """Wait for a part, no longer than it may last."""
@@ -202,14 +204,18 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small systems, few parts")
     parser.add_argument("--seconds", type=float, default=520.0, help="for everything, setting up included")
     parser.add_argument("--began", type=float, default=time.time(), help="seconds since 1970")
-    parser.add_argument("--only", help="parts whose names begin so")
+    parser.add_argument("--only", help="parts whose names begin so: speed,check nemp")
     parser.add_argument("--to", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.to = options.to.resolve()
     with tempfile.TemporaryDirectory() as scratch:
         run = Run(options, Path(scratch))
         wanted = [
-            [part for part in parts if part.name == "graphs" or part.name.startswith(options.only or "")]
+            [
+                part
+                for part in parts
+                if part.name == "graphs" or part.name.startswith(tuple((options.only or "").split(",")))
+            ]
             for parts in (checks(options.quick), measurements(options.quick))
         ]
         run.side_by_side(wanted[0], 1 if options.quick else max(2, (os.cpu_count() or 2) - 2))

@@ -20,7 +20,10 @@ if ! "$PYTHON" -c 'import adatom.cli, pytest' 2>/dev/null; then
     "$PYTHON" -c 'import torch; assert torch.cuda.is_available(); print("\n".join(__import__("site").getsitepackages()))' \
         2>/dev/null > "$("$own" -c 'import site; print(site.getsitepackages()[0])')/outer.pth"
     "$own" -c 'import torch' 2>/dev/null || "$own" -m pip install --quiet torch || exit 1
-    "$own" -m pip install --quiet -e . pytest || echo "not all packages could be installed: trying with what is here"
+    # the package itself is found where it lies: what it needs is all that is installed
+    "$own" -c 'import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]))' \
+        > .venv-gpu/needs.txt
+    "$own" -m pip install --quiet -r .venv-gpu/needs.txt pytest || echo "not all could be installed: trying with what is here"
     PYTHON=$own
 fi
 exec "$PYTHON" benchmarks/gpu/run_all.py --began "$began" "$@"
