@@ -27,7 +27,7 @@ from adatom.errors import CompileWarning, ConfigError
 from adatom.graph import Graph, Results, sum_by_owner
 from adatom.model_file import load as load_eager
 from adatom.models.layered import Layered
-from adatom.nn import slots
+from adatom.nn import moments, slots
 from adatom.potential import EAGER_CHUNK, Energies, Potential, by_volume, strained
 from adatom.stream import Steps
 
@@ -274,7 +274,7 @@ def _derived(energies: Energies, graph: Graph, forces: bool, stress: bool) -> Re
 
 def _compile(function: Callable[..., Any], name: str, device: str) -> Callable[..., Any]:
     """A compiled function with code of its own: torch counts, and limits, recompilations by code object."""
-    for differentiated in slots.DIFFERENTIATED:
+    for differentiated in (*slots.DIFFERENTIATED, *moments.DIFFERENTIATED):
         torch.compiler.allow_in_graph(differentiated)
     own = types.FunctionType(function.__code__.replace(co_name=name), function.__globals__, name)
     options = OPTIONS | (ON_CPU if device == "cpu" else {}) if BACKEND["backend"] == "inductor" else None
