@@ -28,13 +28,17 @@ from adatom.testing.untrained import untrained
 from narrow import NARROW
 
 FORMS = [("nemp", "default"), ("mlanet", "default"), ("nemp", "paper"), ("mlanet", "paper")]
-every_form = pytest.mark.parametrize(("architecture", "form"), FORMS)
+slow = {("nemp", "paper"), ("mlanet", "paper")}  # minutes of tracing
+every_form = pytest.mark.parametrize(
+    ("architecture", "form"), [pytest.param(*f, marks=pytest.mark.slow if f in slow else ()) for f in FORMS]
+)
 
 
 def potential(architecture: str = "nemp", form: str = "default", **given) -> Potential:
     torch.manual_seed(0)
     values = {"architecture": architecture, "form": form, "mean_neighbours": 20.0, "elements": (1, 6, 8, 14)}
-    config = MODELS[architecture].Config.parse(values | NARROW[architecture][form] | given)
+    small = {"l_max": 1, "layers": 2} if form == "default" else {}  # tracing takes as long as there are operations
+    config = MODELS[architecture].Config.parse(values | NARROW[architecture][form] | small | given)
     network = MODELS[architecture](config)
     return Potential(network, dict.fromkeys((1, 6, 8, 14), -1e3), 0.7, (ZBL(),), config.derivatives)
 

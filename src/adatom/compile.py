@@ -47,8 +47,8 @@ BACKEND: dict[str, Any] = {"backend": "inductor"}
 def compiled(potential: Potential, mode: Mode = "auto") -> Potential:
     """The same potential, from now on through the compiler: ``potential`` itself, changed in place.
 
-    ``"on"`` compiles at the first graph, ``"auto"`` when 20 s were spent without, ``"off"`` never. Compiling takes half a
-    minute to a minute and a half, once for evaluation and once for training; what was compiled before on this machine
+    ``"on"`` compiles at the first graph, ``"auto"`` when 20 s were spent without, ``"off"`` never. Compiling takes half
+    a minute to a minute and a half, once for evaluation and once for training; what was compiled before on this machine
     is found again (``$ADATOM_CACHE`` or ``~/.cache/adatom``) and takes a third of that. Networks that the compiler
     cannot take whole stay as they are.
 
