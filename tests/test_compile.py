@@ -237,3 +237,14 @@ def test_through_the_compiler_to_the_end(monkeypatch: pytest.MonkeyPatch, tmp_pa
         same(fast(batch, stress=True), eager(batch, stress=True), 2e-5)
     assert not fast.runner.dropped
     assert fast.runner.seconds > 0
+
+
+def test_a_graph_that_shares_tables_with_the_one_before_is_not_taken_for_it() -> None:
+    """Only positions may differ: another cell, other elements, another order of the same lists is another graph."""
+    fast = compiled(potential().double().eval(), "on")
+    first = graph(silicon(2))
+    moved = first.replace(positions=first.positions + torch.sin(first.positions) * 0.02)
+    stretched = moved.replace(cell=moved.cell * 1.02)
+    other = stretched.replace(numbers=torch.full_like(first.numbers, 8))
+    for one in (first, moved, stretched, other, first):
+        same(fast(one, stress=True), fast.eager(one, stress=True), 1e-9)

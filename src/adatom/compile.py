@@ -9,6 +9,7 @@ warning, and everything goes on as before, only slower.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import time
 import types
@@ -33,6 +34,7 @@ from adatom.stream import Steps
 
 Mode = Literal["auto", "on", "off"]
 PATIENCE = 20.0  # s of eager work after which "auto" compiles: about what compiling takes, so at worst twice the time
+FIXED = [field.name for field in dataclasses.fields(Graph) if field.name != "positions"]
 CHECKS = 2  # graphs of different sizes on which a program is compared
 CHUNK = 96  # atoms that are streamed at a time: what stands on their neighbours fits into cache
 FORGIVEN = 8.0  # times the rounding of eager float32
@@ -116,6 +118,7 @@ class Compiler:
         self.dropped = ""  # why, where compiling was given up
         self.programs: dict[Kind, Program] = {}
         self.steps: Steps | None = None  # of what is streamed
+        self._last: tuple[Graph, Graph] | None = None  # as it came, and widened
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy of a potential compiles anew: programs hold on to the weights they were made for."""
@@ -148,7 +151,7 @@ class Compiler:
 
     def _run(self, potential: Potential, graph: Graph, kind: Kind, stress: bool) -> Results | None:
         """Results of the program for this kind, made and checked if need be; None when it is dropped."""
-        padded = _without_ones(graph)
+        padded = self._widened(graph)
         size = (*padded.slots.shape, padded.edges.shape[1], padded.cell.shape[0])
         try:
             program = self.programs.get(kind) or Program(kind)
@@ -167,6 +170,15 @@ class Compiler:
         structures = graph.cell.shape[0]
         tension = found.stress[:structures] if stress else torch.full_like(graph.cell, torch.nan)
         return Results(found.energy[:structures], found.forces, tension)
+
+    def _widened(self, graph: Graph) -> Graph:
+        """The graph without sizes of one; only positions differ from step to step of a simulation."""
+        before, wide = self._last or (None, None)
+        if before is None or wide is None or any(getattr(graph, name) is not getattr(before, name) for name in FIXED):
+            wide = _without_ones(graph)
+            self._last = (graph, wide)
+            return wide
+        return wide.replace(positions=graph.positions.contiguous())
 
     def _streamed(self, potential: Potential, body: Layered, graph: Graph, stress: bool) -> Results | None:
         if self.steps is None:

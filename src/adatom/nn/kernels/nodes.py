@@ -176,7 +176,10 @@ def _queries_kernel(
     near_i = i < n
     xi, yi, zi = _place(places, s, i, K, n)
     q, g = _rows(q_start + sh * K * D, i, n, D, DP), _rows(g_start + sh * K * D, i, n, D, DP)
-    less, height = tl.load(delta + sh * K + i, mask=near_i, other=0.0), tl.load(level + sh * K + i, mask=near_i, other=0.0)
+    less, height = (
+        tl.load(delta + sh * K + i, mask=near_i, other=0.0),
+        tl.load(level + sh * K + i, mask=near_i, other=0.0),
+    )
     found = tl.zeros((TILE, DP), tl.float32)
     px, py, pz = tl.zeros((TILE,), tl.float32), tl.zeros((TILE,), tl.float32), tl.zeros((TILE,), tl.float32)
     mine = by_image + (sh * tl.num_programs(0) + tl.program_id(0)) * I * 3
@@ -228,7 +231,25 @@ def _keys_kernel(
             by_v += tl.dot(tl.trans(bare * weights), g, input_precision="ieee")
             by_k += tl.dot(tl.trans(slope * weights), q, input_precision="ieee") * scale
             ux, uy, uz = _pulls(
-                slope, shifts, valid, s, I, xi, yi, zi, xj, yj, zj, near_i, near_j, square, places, 0, False, TILE, CLOSE
+                slope,
+                shifts,
+                valid,
+                s,
+                I,
+                xi,
+                yi,
+                zi,
+                xj,
+                yj,
+                zj,
+                near_i,
+                near_j,
+                square,
+                places,
+                0,
+                False,
+                TILE,
+                CLOSE,
             )
             px, py, pz = px + ux, py + uy, pz + uz
     _store(dk + sh * K * D, j, by_k, n, D, DP)
