@@ -14,10 +14,10 @@ from typing import Any
 
 import ase
 import clock
-import numpy as np
 import torch
 from ase import units
-from ase.build import bulk, molecule
+from ase.build import molecule
+from boxes import silicon, water
 from torch import Tensor
 
 from adatom.compile import compiled
@@ -31,25 +31,6 @@ CUTOFF = 5.0  # Å
 SILICON, WATER = (2, 4, 8, 12, 23), (1, 2, 4, 8)  # cells along an edge: 64 ... 97,336 and 192 ... 98,304 atoms
 LARGE = (10, 10, 25)  # cubic cells of silicon: 20,000 atoms
 LOOSE = {torch.float32: 2e-4, torch.float64: 1e-9}  # of the largest entry: what another device may be off
-
-
-def silicon(*cells: int) -> ase.Atoms:
-    """Rattled cubic cells."""
-    atoms = bulk("Si", cubic=True) * (cells if len(cells) == 3 else cells * 3)
-    atoms.rattle(0.05, seed=0)
-    return atoms
-
-
-def water(cells: int, molecules: int = 4) -> ase.Atoms:
-    """Cells of ``molecules``^3 water molecules at 1 g/cm^3, turned at random; 192 atoms each."""
-    spacing, random = 3.1043, np.random.default_rng(0)
-    box = ase.Atoms(cell=[spacing * molecules] * 3, pbc=True)
-    for place in np.ndindex(molecules, molecules, molecules):
-        one = molecule("H2O")
-        one.rotate(random.uniform(0, 360), random.normal(size=3))
-        one.translate((np.array(place) + 0.5) * spacing - one.get_center_of_mass())
-        box += one
-    return box * ((cells,) * 3)
 
 
 class Session:

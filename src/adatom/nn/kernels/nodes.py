@@ -167,7 +167,8 @@ def _forward_kernel(
 @triton.jit
 def _queries_kernel(
     q_start, k_start, v_start, g_start, delta, level, places, lengths, shifts, valid, dq, pulls, by_image,
-    K, images, scale, square, H: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, TILE: tl.constexpr, CLOSE: tl.constexpr,
+    K, images, scale, square,
+    H: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, TILE: tl.constexpr, CLOSE: tl.constexpr,
 ):  # fmt: skip
     sh = tl.program_id(1).to(tl.int64)
     s = sh // H
@@ -223,7 +224,8 @@ def _queries_kernel(
 @triton.jit
 def _keys_kernel(
     q_start, k_start, v_start, g_start, delta, level, places, lengths, shifts, valid, dk, dv, pulls,
-    K, images, scale, square, H: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, TILE: tl.constexpr, CLOSE: tl.constexpr,
+    K, images, scale, square,
+    H: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, TILE: tl.constexpr, CLOSE: tl.constexpr,
 ):  # fmt: skip
     sh = tl.program_id(1).to(tl.int64)
     s = sh // H
