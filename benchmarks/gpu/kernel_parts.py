@@ -11,6 +11,7 @@ import torch
 from boxes import silicon
 from torch import Tensor
 
+from adatom.nn import kernels
 from adatom.nn.attention import Pairs, node_attention
 from adatom.nn.images import fading_sum, images_within
 
@@ -111,6 +112,8 @@ def crowds(session: Session) -> None:
 
 def all_kernels(session: Session) -> None:
     """Every kernel."""
+    if session.device.type != "cuda" or not kernels.PRESENT:
+        raise RuntimeError("kernels need a card, a CUDA build of torch, and Triton")
     with session.trying("nodes"):
         crowds(session)
     from adatom.nn.kernels import moments as fused

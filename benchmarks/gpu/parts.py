@@ -114,7 +114,7 @@ def graphs(session: Session) -> None:
 
 def tests(session: Session) -> None:
     """The tests that want a card."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", "tests/nn/kernels"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "default", "tests/nn/kernels"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     lines = (done.stdout + done.stderr).strip().splitlines() or ["nothing"]
     session.say(what="tests", ok=done.returncode == 0, said=lines[-1], full=lines[-60:] if done.returncode else [])
@@ -205,7 +205,7 @@ def _tell(
     """Time and memory of a call."""
     call()  # compiles
     clock.reset_peak(session.device)
-    took = clock.seconds(call, session.device, 3 if session.quick else 15)
+    took = clock.seconds(call, session.device, *((3, 0) if session.quick else (15, 3)))
     atoms = graph.numbers.shape[0]
     session.say(what=what, of=session.of, code=code if not dropped(potential) else "eager (dropped)", system=system,
                 atoms=atoms, ms=1e3 * took, us_per_atom=1e6 * took / atoms, peak_MiB=clock.peak_mib(session.device),
@@ -240,10 +240,10 @@ def dynamics(session: Session) -> None:
     for code in codes:
         with session.trying(code):
             steps = Steps(session.potential(code), graph, atoms)
-            for _ in range(20):
+            for _ in range(2 if session.quick else 20):
                 steps()
             ends[code] = steps.positions.clone()
-            took = clock.seconds(lambda steps=steps: [steps() for _ in range(count)], session.device, 5, 1) / count
+            took = clock.seconds(lambda steps=steps: [steps() for _ in range(count)], session.device, 3, 0) / count
             _tell_steps(session, atoms, code, took, steps.potential, ends)
     for code in codes if session.device.type == "cuda" else ():
         with session.trying(f"{code}, captured"):
