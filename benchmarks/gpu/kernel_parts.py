@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+import ase
 import clock
 import torch
+from boxes import silicon
 from torch import Tensor
+
+from adatom.nn import kernels
+from adatom.nn.attention import Pairs, node_attention
+from adatom.nn.images import fading_sum, images_within
 
 if TYPE_CHECKING:
     from parts import Session
@@ -17,6 +23,7 @@ Calls = dict[str, Callable[[], object]]
 MOMENTS = {"S": (64, 4, 8, 16), "M": (64, 8, 8, 16), "L": (64, 8, 10, 16)}
 ATOMS = (1_000, 30_000)
 ORDERS = ("value", "slope", "bend")  # what is new in each order of derivatives
+REACH = 10.0  # Å, of node attention
 LOOSE = 1e-4  # of the largest entry, float32
 
 
@@ -41,11 +48,10 @@ def derivatives(function: Callable[..., Tensor], given: tuple[Tensor, ...], orde
 
 
 def compare(
-    session: Session, kernel: str, fused: Callable[..., Tensor], twin: Callable[..., Tensor], shape: str,
-    given: tuple[Tensor, ...], orders: tuple[int, ...],
+    session: Session, kernel: str, ways: dict[str, Callable[..., Tensor]], shape: str, given: tuple[Tensor, ...],
+    orders: tuple[int, ...],
 ) -> None:  # fmt: skip
-    """Equality and times of a kernel and its twin, and of the twin compiled."""
-    ways = {"kernel": fused, "twin": twin, "compiled": torch.compile(twin, dynamic=False)}
+    """Equality and times of a kernel and its twin, and of other ways."""
     for order in orders:
         with session.trying(f"{kernel}, {shape}, order {order}"):
             found = {
@@ -62,15 +68,62 @@ def compare(
                         **{f"{name}_us": 1e6 * value for name, value in took.items()})  # fmt: skip
 
 
+class Crowd:
+    """Node attention of the default AllScAIP S among the atoms of a crystal, by kernel and in tiles."""
+
+    def __init__(self, session: Session, atoms: ase.Atoms) -> None:
+        N, H, D = len(atoms), 4, 16
+        made = [torch.randn(N, H, D, device=session.device, requires_grad=True) for _ in range(3)]
+        self.positions = torch.tensor(atoms.get_positions(wrap=True), device=session.device).requires_grad_()
+        self.cell = torch.tensor(atoms.cell.array, device=session.device).unsqueeze(0)
+        self.table = torch.arange(N, device=session.device).unsqueeze(0)
+        self.null, self.given = torch.zeros(H, device=session.device), (*made, self.positions)
+        self.images = images_within(self.cell, torch.ones_like(self.cell[:, 0], dtype=torch.bool), REACH)
+
+    def run(self, way: Literal["tiles", "fused"], *given: Tensor) -> Tensor:
+        """The attention."""
+        q, k, v, positions = given
+
+        def weights(here: Tensor, there: Tensor, present: Tensor, cell: Tensor) -> Tensor:
+            return fading_sum(here, there, present, cell, self.images, REACH).to(q.dtype).unsqueeze(1)
+
+        pairs = Pairs(weights, positions, (self.cell,), fading=(self.images, REACH))
+        return node_attention(q, k, v, self.table, False, pairs, self.null, way)
+
+
+def crowds(session: Session) -> None:
+    """Node attention: against its twin while that is quick, alone at 20,000 atoms."""
+    for cells in ((4, 4, 4), (8, 8, 8), (10, 10, 25)):
+        atoms = silicon(*cells)
+        crowd = Crowd(session, atoms)
+        shape = f"S, {len(atoms)} atoms"
+        if len(atoms) < 5_000:
+            ways = {"kernel": lambda *t, c=crowd: c.run("fused", *t), "twin": lambda *t, c=crowd: c.run("tiles", *t)}
+            compare(session, "nodes", ways, shape, crowd.given, (0, 1))
+            continue
+        with session.trying(f"nodes, {shape}"):
+            for order in (0, 1):
+                call = lambda o=order, c=crowd: derivatives(lambda *t: c.run("fused", *t), c.given, o)  # noqa: E731
+                clock.reset_peak(session.device)
+                took = clock.seconds(call, session.device)
+                session.say(what="alone", kernel=f"nodes {ORDERS[order]}", shape=shape, us=1e6 * took,
+                            peak_MiB=clock.peak_mib(session.device))  # fmt: skip
+
+
 def all_kernels(session: Session) -> None:
     """Every kernel."""
+    if session.device.type != "cuda" or not kernels.PRESENT:
+        raise RuntimeError("kernels need a card, a CUDA build of torch, and Triton")
+    with session.trying("nodes"):
+        crowds(session)
     from adatom.nn.kernels import moments as fused
     from adatom.nn.moments import plain
 
     for size, shape in MOMENTS.items():
         for atoms in ATOMS:
             given = moment_inputs(session, atoms, shape)
-            compare(session, "moments", fused.moments, plain, f"{size}, {atoms} atoms", given, (0, 1, 2))
+            ways = {"kernel": fused.moments, "twin": plain, "compiled": torch.compile(plain, dynamic=False)}
+            compare(session, "moments", ways, f"{size}, {atoms} atoms", given, (0, 1, 2))
 
 
 def tuning(session: Session) -> None:

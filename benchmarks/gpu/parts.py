@@ -14,10 +14,10 @@ from typing import Any
 
 import ase
 import clock
-import numpy as np
 import torch
 from ase import units
-from ase.build import bulk, molecule
+from ase.build import molecule
+from boxes import silicon, water
 from torch import Tensor
 
 from adatom.compile import compiled
@@ -31,25 +31,6 @@ CUTOFF = 5.0  # Å
 SILICON, WATER = (2, 4, 8, 12, 23), (1, 2, 4, 8)  # cells along an edge: 64 ... 97,336 and 192 ... 98,304 atoms
 LARGE = (10, 10, 25)  # cubic cells of silicon: 20,000 atoms
 LOOSE = {torch.float32: 2e-4, torch.float64: 1e-9}  # of the largest entry: what another device may be off
-
-
-def silicon(*cells: int) -> ase.Atoms:
-    """Rattled cubic cells."""
-    atoms = bulk("Si", cubic=True) * (cells if len(cells) == 3 else cells * 3)
-    atoms.rattle(0.05, seed=0)
-    return atoms
-
-
-def water(cells: int, molecules: int = 4) -> ase.Atoms:
-    """Cells of ``molecules``^3 water molecules at 1 g/cm^3, turned at random; 192 atoms each."""
-    spacing, random = 3.1043, np.random.default_rng(0)
-    box = ase.Atoms(cell=[spacing * molecules] * 3, pbc=True)
-    for place in np.ndindex(molecules, molecules, molecules):
-        one = molecule("H2O")
-        one.rotate(random.uniform(0, 360), random.normal(size=3))
-        one.translate((np.array(place) + 0.5) * spacing - one.get_center_of_mass())
-        box += one
-    return box * ((cells,) * 3)
 
 
 class Session:
@@ -133,7 +114,7 @@ def graphs(session: Session) -> None:
 
 def tests(session: Session) -> None:
     """The tests that want a card."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", "tests/nn/kernels"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "default", "tests/nn/kernels"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     lines = (done.stdout + done.stderr).strip().splitlines() or ["nothing"]
     session.say(what="tests", ok=done.returncode == 0, said=lines[-1], full=lines[-60:] if done.returncode else [])
@@ -224,7 +205,7 @@ def _tell(
     """Time and memory of a call."""
     call()  # compiles
     clock.reset_peak(session.device)
-    took = clock.seconds(call, session.device, 3 if session.quick else 15)
+    took = clock.seconds(call, session.device, *((3, 0) if session.quick else (15, 3)))
     atoms = graph.numbers.shape[0]
     session.say(what=what, of=session.of, code=code if not dropped(potential) else "eager (dropped)", system=system,
                 atoms=atoms, ms=1e3 * took, us_per_atom=1e6 * took / atoms, peak_MiB=clock.peak_mib(session.device),
@@ -259,10 +240,10 @@ def dynamics(session: Session) -> None:
     for code in codes:
         with session.trying(code):
             steps = Steps(session.potential(code), graph, atoms)
-            for _ in range(20):
+            for _ in range(2 if session.quick else 20):
                 steps()
             ends[code] = steps.positions.clone()
-            took = clock.seconds(lambda steps=steps: [steps() for _ in range(count)], session.device, 5, 1) / count
+            took = clock.seconds(lambda steps=steps: [steps() for _ in range(count)], session.device, 3, 0) / count
             _tell_steps(session, atoms, code, took, steps.potential, ends)
     for code in codes if session.device.type == "cuda" else ():
         with session.trying(f"{code}, captured"):

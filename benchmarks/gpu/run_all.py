@@ -183,6 +183,8 @@ def table(run: Run) -> list[str]:
                     f"  {r['kernel']:20} {r['shape']:34} twin {r['twin_us']:9.0f} µs  kernel {r['kernel_us']:9.0f} µs"
                     f"  x {r['twin_us'] / r['kernel_us']:5.2f}"
                 )
+            case "alone":
+                lines.append(f"  {r['kernel']:20} {r['shape']:34} {r['us']:9.0f} µs {r['peak_MiB']:9.0f} MiB")
             case "speed" | "training" | "large":
                 lines.append(
                     f"  {r['of']:12} {r['what']:8} {r['system']:8} {r['atoms']:7d} atoms {r['code']:18}"

@@ -308,7 +308,7 @@ class DefaultBody(nn.Module):
             return fading_sum(here, there, present, cell, images, reach).to(self.species.weight.dtype).unsqueeze(1)
 
         places = folded(graph.positions, graph.cell, graph.owner)
-        return kept(Pairs(weights, places, (graph.cell,)), graph.table, self.config.heads)
+        return kept(Pairs(weights, places, (graph.cell,), fading=(images, reach)), graph.table, self.config.heads)
 
 
 class State(nn.Module):

@@ -1,17 +1,8 @@
-"""Kernels against their twins, derivative by derivative: on a card where there is one, interpreted elsewhere.
-
-Triton decides when it is imported whether kernels are interpreted: without a card these tests run in a process of their
-own.
-"""
+"""Kernels against their twins, derivative by derivative: on a card where there is one, interpreted elsewhere."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,18 +13,19 @@ from adatom.neighbors import graph_from_atoms
 from adatom.nn import kernels
 from adatom.nn.moments import moments, plain
 from adatom.testing.untrained import untrained
-
-ROOT = Path(__file__).parents[3]
-CARD = torch.cuda.is_available()
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-TRITON = importlib.util.find_spec("triton") is not None
-
-pytestmark = pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")  # Triton 3.9 speaks of 3.10
-needs_triton = pytest.mark.skipif(not TRITON, reason="triton is not installed")
-runs_kernels = pytest.mark.skipif(
-    not (TRITON and (CARD or INTERPRETED)), reason="triton is not installed" if not TRITON else "in its own process"
+from interpreted import (
+    DEVICE,
+    INTERPRETED,
+    QUIET,
+    TRITON,
+    in_a_process_of_their_own,
+    needs_triton,
+    run_interpreted,
+    runs_kernels,
 )
-DEVICE = "cuda" if CARD and not INTERPRETED else "cpu"
+
+pytestmark = QUIET
+
 TIGHT = {torch.float64: 1e-12, torch.float32: 2e-5}
 
 # atoms, neighbours, senders, radial functions, harmonics
@@ -76,13 +68,9 @@ def agree(found: list[Tensor], wanted: list[Tensor], dtype: torch.dtype) -> None
             assert float((ours - theirs).abs().max()) <= TIGHT[dtype] * float(theirs.abs().max())
 
 
-@needs_triton
-@pytest.mark.skipif(CARD or INTERPRETED, reason="they run on the card")
+@in_a_process_of_their_own
 def test_kernels_agree_with_their_twins_when_interpreted() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider", __file__]
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-4000:]
+    run_interpreted(__file__)
 
 
 @runs_kernels

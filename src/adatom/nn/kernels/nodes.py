@@ -54,12 +54,12 @@ def _gap(a, b, shift, inside_a, inside_b):
 
 
 @triton.jit
-def _image(shifts, valid, s, t, I, xi, yi, zi, xj, yj, zj, near_i, near_j, square):
+def _image(shifts, valid, s, t, images, xi, yi, zi, xj, yj, zj, near_i, near_j, square):
     """Translation t of structure s, and whether any pair may be within reach."""
-    start = shifts + (s * I + t) * 3
+    start = shifts + (s * images + t) * 3
     sx, sy, sz = tl.load(start), tl.load(start + 1), tl.load(start + 2)
     gx, gy, gz = _gap(xi, xj, sx, near_i, near_j), _gap(yi, yj, sy, near_i, near_j), _gap(zi, zj, sz, near_i, near_j)
-    here = (tl.load(valid + s * I + t) > 0) & (gx * gx + gy * gy + gz * gz < square)
+    here = (tl.load(valid + s * images + t) > 0) & (gx * gx + gy * gy + gz * gz < square)
     return sx, sy, sz, here
 
 
@@ -77,12 +77,12 @@ def _apart(xi, yi, zi, xj, yj, zj, sx, sy, sz, near_i, near_j, square, CLOSE: tl
 
 @triton.jit
 def _weights(
-    shifts, valid, s, I, xi, yi, zi, xj, yj, zj, near_i, near_j, square, TILE: tl.constexpr, CLOSE: tl.constexpr,
+    shifts, valid, s, images, xi, yi, zi, xj, yj, zj, near_i, near_j, square, TILE: tl.constexpr, CLOSE: tl.constexpr,
 ):  # fmt: skip
     """W of a tile."""
     weights = tl.zeros((TILE, TILE), dtype=tl.float32)
-    for t in range(0, I):
-        sx, sy, sz, here = _image(shifts, valid, s, t, I, xi, yi, zi, xj, yj, zj, near_i, near_j, square)
+    for t in range(images):
+        sx, sy, sz, here = _image(shifts, valid, s, t, images, xi, yi, zi, xj, yj, zj, near_i, near_j, square)
         if here:
             _dx, _dy, _dz, left = _apart(xi, yi, zi, xj, yj, zj, sx, sy, sz, near_i, near_j, square, CLOSE)
             weights += left * left * left
@@ -91,13 +91,13 @@ def _weights(
 
 @triton.jit
 def _pulls(
-    slope, shifts, valid, s, I, xi, yi, zi, xj, yj, zj, near_i, near_j, square, by_image,
+    slope, shifts, valid, s, images, xi, yi, zi, xj, yj, zj, near_i, near_j, square, by_image,
     AXIS: tl.constexpr, IMAGES: tl.constexpr, TILE: tl.constexpr, CLOSE: tl.constexpr,
 ):  # fmt: skip
     """Derivatives by the vectors from i to j, from those by W, summed over one axis; by image as well if IMAGES."""
     px, py, pz = tl.zeros((TILE,), tl.float32), tl.zeros((TILE,), tl.float32), tl.zeros((TILE,), tl.float32)
-    for t in range(0, I):
-        sx, sy, sz, here = _image(shifts, valid, s, t, I, xi, yi, zi, xj, yj, zj, near_i, near_j, square)
+    for t in range(images):
+        sx, sy, sz, here = _image(shifts, valid, s, t, images, xi, yi, zi, xj, yj, zj, near_i, near_j, square)
         if here:
             dx, dy, dz, left = _apart(xi, yi, zi, xj, yj, zj, sx, sy, sz, near_i, near_j, square, CLOSE)
             pull = slope * left * left * (-6 / square)
@@ -134,7 +134,7 @@ def _store_place(start, rows, x, y, z, n):
 
 @triton.jit
 def _forward_kernel(
-    q_start, k_start, v_start, bottom, places, lengths, shifts, valid, out, level, K, I, scale, square,
+    q_start, k_start, v_start, bottom, places, lengths, shifts, valid, out, level, K, images, scale, square,
     H: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, TILE: tl.constexpr, FAR: tl.constexpr, CLOSE: tl.constexpr,
 ):  # fmt: skip
     sh = tl.program_id(1).to(tl.int64)
@@ -150,7 +150,7 @@ def _forward_kernel(
         j = first + tl.arange(0, TILE)
         near_j = j < n
         xj, yj, zj = _place(places, s, j, K, n)
-        weights = _weights(shifts, valid, s, I, xi, yi, zi, xj, yj, zj, near_i, near_j, square, TILE, CLOSE)
+        weights = _weights(shifts, valid, s, images, xi, yi, zi, xj, yj, zj, near_i, near_j, square, TILE, CLOSE)
         if tl.max(weights) > 0:
             k, v = _rows(k_start + sh * K * D, j, n, D, DP), _rows(v_start + sh * K * D, j, n, D, DP)
             logits = tl.where(weights > 0, tl.dot(q, tl.trans(k), input_precision="ieee") * scale, FAR)
@@ -167,7 +167,8 @@ def _forward_kernel(
 @triton.jit
 def _queries_kernel(
     q_start, k_start, v_start, g_start, delta, level, places, lengths, shifts, valid, dq, pulls, by_image,
-    K, I, scale, square, H: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, TILE: tl.constexpr, CLOSE: tl.constexpr,
+    K, images, scale, square,
+    H: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, TILE: tl.constexpr, CLOSE: tl.constexpr,
 ):  # fmt: skip
     sh = tl.program_id(1).to(tl.int64)
     s = sh // H
@@ -182,12 +183,12 @@ def _queries_kernel(
     )
     found = tl.zeros((TILE, DP), tl.float32)
     px, py, pz = tl.zeros((TILE,), tl.float32), tl.zeros((TILE,), tl.float32), tl.zeros((TILE,), tl.float32)
-    mine = by_image + (sh * tl.num_programs(0) + tl.program_id(0)) * I * 3
+    mine = by_image + (sh * tl.num_programs(0) + tl.program_id(0)) * images * 3
     for first in range(0, n, TILE):
         j = first + tl.arange(0, TILE)
         near_j = j < n
         xj, yj, zj = _place(places, s, j, K, n)
-        weights = _weights(shifts, valid, s, I, xi, yi, zi, xj, yj, zj, near_i, near_j, square, TILE, CLOSE)
+        weights = _weights(shifts, valid, s, images, xi, yi, zi, xj, yj, zj, near_i, near_j, square, TILE, CLOSE)
         if tl.max(weights) > 0:
             k, v = _rows(k_start + sh * K * D, j, n, D, DP), _rows(v_start + sh * K * D, j, n, D, DP)
             logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale - height[:, None]
@@ -195,7 +196,25 @@ def _queries_kernel(
             slope = bare * (tl.dot(g, tl.trans(v), input_precision="ieee") - less[:, None])
             found += tl.dot(slope * weights, k, input_precision="ieee") * scale
             ux, uy, uz = _pulls(
-                slope, shifts, valid, s, I, xi, yi, zi, xj, yj, zj, near_i, near_j, square, mine, 1, True, TILE, CLOSE
+                slope,
+                shifts,
+                valid,
+                s,
+                images,
+                xi,
+                yi,
+                zi,
+                xj,
+                yj,
+                zj,
+                near_i,
+                near_j,
+                square,
+                mine,
+                1,
+                True,
+                TILE,
+                CLOSE,
             )
             px, py, pz = px - ux, py - uy, pz - uz
     _store(dq + sh * K * D, i, found, n, D, DP)
@@ -205,7 +224,8 @@ def _queries_kernel(
 @triton.jit
 def _keys_kernel(
     q_start, k_start, v_start, g_start, delta, level, places, lengths, shifts, valid, dk, dv, pulls,
-    K, I, scale, square, H: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, TILE: tl.constexpr, CLOSE: tl.constexpr,
+    K, images, scale, square,
+    H: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, TILE: tl.constexpr, CLOSE: tl.constexpr,
 ):  # fmt: skip
     sh = tl.program_id(1).to(tl.int64)
     s = sh // H
@@ -220,7 +240,7 @@ def _keys_kernel(
         i = first + tl.arange(0, TILE)
         near_i = i < n
         xi, yi, zi = _place(places, s, i, K, n)
-        weights = _weights(shifts, valid, s, I, xi, yi, zi, xj, yj, zj, near_i, near_j, square, TILE, CLOSE)
+        weights = _weights(shifts, valid, s, images, xi, yi, zi, xj, yj, zj, near_i, near_j, square, TILE, CLOSE)
         if tl.max(weights) > 0:
             q, g = _rows(q_start + sh * K * D, i, n, D, DP), _rows(g_start + sh * K * D, i, n, D, DP)
             less = tl.load(delta + sh * K + i, mask=near_i, other=0.0)
@@ -235,7 +255,7 @@ def _keys_kernel(
                 shifts,
                 valid,
                 s,
-                I,
+                images,
                 xi,
                 yi,
                 zi,
