@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -147,3 +149,19 @@ def require(network: Model, graph: Graph) -> None:
             got=f"{taken * free / 2**30:.1f} GiB needed",
             remedy="take smaller batches or a smaller system, a shorter cutoff, or a machine with more memory",
         )
+
+
+@contextmanager
+def guard(network: Model, graph: Graph) -> Iterator[None]:
+    """MemoryLimitError with the number of neighbours where a graph turns out not to fit."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "memory" not in str(error) or "illegal" in str(error):  # how torch says it on every device
+            raise
+        sizes = f"{graph.slots.shape[0]} atoms with up to {graph.slots.shape[1]} neighbours"
+        raise MemoryLimitError(
+            "the neighbours of these atoms do not fit into memory, and none is left out",
+            got=f"{sizes} within {network.cutoff:g} Å",
+            remedy="look for atoms on one spot, take smaller batches, or train with a shorter cutoff",
+        ) from error

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from adatom.elements import MAX_Z, symbols
 from adatom.errors import ChargeError, ConfigError, UnknownElementError
 from adatom.graph import Graph, Results, sum_by_owner, volumes
+from adatom.memory import guard as memory_guard
 from adatom.memory import require as require_memory
 from adatom.memory import share as share_of_memory
 from adatom.models.base import Model, NetworkOutput
@@ -134,15 +135,16 @@ class Potential(nn.Module):
         Under ``torch.is_grad_enabled()`` and in training mode the results can be differentiated once more.
         Stress is NaN for structures that are not periodic in three directions: they have no volume.
         """
-        if self.runner is not None and forces:
-            found = self.runner(self, graph, stress)
-            if found is not None:
-                return found
-        body = self.streamable(graph)
-        if body is not None:
-            return self.streamed(body, graph, EAGER_CHUNK, stress)
-        require_memory(self.network, graph)
-        return self.eager(graph, forces, stress)
+        with memory_guard(self.network, graph):
+            if self.runner is not None and forces:
+                found = self.runner(self, graph, stress)
+                if found is not None:
+                    return found
+            body = self.streamable(graph)
+            if body is not None:
+                return self.streamed(body, graph, EAGER_CHUNK, stress)
+            require_memory(self.network, graph)
+            return self.eager(graph, forces, stress)
 
     def streamable(self, graph: Graph) -> Layered | None:
         """The layers through which a graph is better streamed than taken whole; None where it is not, or cannot be.

@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 
 from adatom.errors import ChargeError, ConfigError, MemoryLimitError
 from adatom.graph import Graph, Results, collate
-from adatom.models import MODELS
+from adatom.models import MODELS, allscaip
 from adatom.models.allscaip import FREQUENCIES, SIZES, AllScAIP, AllScAIPConfig, PaperBlock
 from adatom.neighbors import graph_from_atoms
 from adatom.nn import attention, softgraph
@@ -259,6 +259,20 @@ def test_attention_in_tiles_trains_like_attention_in_one_piece(
     potential.eval()
     for whole, tiled in zip(*found, strict=True):
         close(tiled, whole, 1e-9)
+
+
+def test_attention_to_near_atoms_trains_like_attention_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    potential = made("NeNo", seed=3).train()
+    batch, found = graph(potential, crystal(), lone(), water(), thin()), []
+    for crowd in (10**6, 0):
+        monkeypatch.setattr(allscaip, "CROWD", crowd)
+        result = potential(batch, stress=True)
+        loss = result.forces.square().sum() + result.stress.nan_to_num().square().sum() + result.energy.sum()
+        slopes = torch.autograd.grad(loss, list(potential.parameters()), allow_unused=True)
+        found.append([result.energy, result.forces, result.stress, *(s for s in slopes if s is not None)])
+    potential.eval()
+    for whole, near in zip(*found, strict=True):
+        close(near, whole, 1e-9)
 
 
 @pytest.mark.parametrize("derivatives", ["gradient", "direct"])

@@ -42,7 +42,7 @@ differ. In the default form every pair weighs
     a_ij = W_ij e^(q_i k_j / sqrt(D)) / (n e^c + sum_k W_ik e^(q_i k_k / sqrt(D)))
 
 with R the node cutoff (twice the cutoff): a sum over all images, so that n cells are exactly n times one, and nothing
-beyond R, so that parts farther apart add up exactly.
+beyond R, so that parts farther apart add up exactly, and in large structures only near atoms are looked at.
 
 Shapes: S structures, N atoms, E edges, M neighbours (padded), C channels of an atom, F of a slot (H in the paper form),
 H heads, D channels of a head, B radial functions, L2 = (l_max + 1)^2 harmonics.
@@ -62,7 +62,6 @@ from torch.nn.functional import gelu, silu, softplus
 
 from adatom.config import nearest
 from adatom.elements import MAX_Z
-from adatom.errors import MemoryLimitError
 from adatom.graph import Graph, edge_vectors, pad_rows
 from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput, check_rows, stress_from_virials
 from adatom.nn import softgraph
@@ -80,6 +79,7 @@ from adatom.nn.direct import DirectHeads
 from adatom.nn.equivariant import Linear, Readout, bounded
 from adatom.nn.exact import Exact
 from adatom.nn.images import Images, fading_sum, folded, images_within, nearest_distance, sinc
+from adatom.nn.nearby import Nearby, nearby
 from adatom.nn.radial import bessel
 from adatom.nn.slots import Slots, gather_neighbours, index_slots, pad_edges
 from adatom.nn.sphere import SphereProduct
@@ -102,6 +102,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         "lg": {"channels": 1024, "layers": 8, "heads": 16, "neighbours": 30, "components": "NeNo", **PAPER},
     },
 }
+CROWD = 350  # atoms of a structure beyond which those within the node cutoff are looked for, default form
 ORDER = 3  # bond orders multiplied at most, default form
 SPREAD = 6.0  # size of a sum of neighbours in many directions, before it is bounded to one
 PAPER_SIZE = {"S": "sm", "M": "md", "L": "lg"}
@@ -196,18 +197,8 @@ class AllScAIP(Model):
         self.embeds_charge = self.embeds_spin = True  # both or none: a multiplicity nobody trained on is refused
 
     def forward(self, graph: Graph) -> NetworkOutput:
-        """Contribution of each atom; MemoryLimitError with the number of neighbours where they do not fit."""
-        try:
-            output: NetworkOutput = self.body(graph, self._attended(graph, self.body.species.weight.dtype))
-        except RuntimeError as error:
-            if "memory" not in str(error) or "illegal" in str(error):  # how torch says it on every device
-                raise
-            sizes = f"{graph.slots.shape[0]} atoms with up to {graph.slots.shape[1]} neighbours"
-            raise MemoryLimitError(
-                "the neighbours of these atoms do not fit into memory, and none is left out",
-                got=f"{sizes} within {self.cutoff:g} Å",
-                remedy="look for atoms on one spot, take smaller batches, or train with a shorter cutoff",
-            ) from error
+        """Contribution of each atom."""
+        output: NetworkOutput = self.body(graph, self._attended(graph, self.body.species.weight.dtype))
         return output
 
     def _attended(self, graph: Graph, dtype: torch.dtype) -> Attended:
@@ -300,14 +291,16 @@ class DefaultBody(nn.Module):
         )
         return Neighbours(slots, softgraph.slot_bias(bias, slots), weight, radial, y)
 
-    def _pairs(self, graph: Graph) -> Pairs:
-        """Weights of the node attention, summed over images."""
-        images, reach = images_within(graph.cell, graph.pbc, self.reach), self.reach
+    def _pairs(self, graph: Graph) -> Pairs | Nearby:
+        """Weights of the node attention, summed over images: of all pairs, or of large structures of near ones."""
+        places, reach = folded(graph.positions, graph.cell, graph.owner), self.reach
+        if graph.table.shape[1] > CROWD:
+            return nearby(places, graph.cell, graph.pbc, graph.table, reach)
+        images = images_within(graph.cell, graph.pbc, reach)
 
         def weights(here: Tensor, there: Tensor, present: Tensor, cell: Tensor) -> Tensor:
             return fading_sum(here, there, present, cell, images, reach).to(self.species.weight.dtype).unsqueeze(1)
 
-        places = folded(graph.positions, graph.cell, graph.owner)
         return kept(Pairs(weights, places, (graph.cell,), fading=(images, reach)), graph.table, self.config.heads)
 
 

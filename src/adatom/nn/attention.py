@@ -9,6 +9,8 @@ weights for every derivative. Three ways to compute the same numbers, chosen in 
 ``fused``   ``torch.scaled_dot_product_attention`` where a single derivative is asked for (molecular dynamics), and a
             kernel of our own on a card for weights that fade with distance.
 
+Where weights fade at a distance, ``nearby_attention`` looks at near atoms only (nn/nearby.py), tile by tile as above.
+
 S structures, N atoms, K atoms per structure (padded), M slots of an atom, H heads, D channels of a head.
 """
 
@@ -27,6 +29,7 @@ from adatom.nn import kernels
 from adatom.nn.equivariant import Linear
 from adatom.nn.exact import Exact
 from adatom.nn.images import Images
+from adatom.nn.nearby import Nearby, ends, fading, gathered
 
 if kernels.PRESENT:
     from adatom.nn.kernels import nodes
@@ -134,30 +137,22 @@ def node_attention(
     null
         c of each head, (H,): a token without value, towards which the attention of a lonely atom goes. None: e^c = 0.
     """
-    atoms, heads, depth = v.shape
+    atoms, heads, _ = v.shape
     padded = [_pad(t, table) for t in (q, k, v)]  # (S, H, K, D)
-    scale = 1 / math.sqrt(depth)
     structures, count = table.shape
     chosen = way or _plan(structures * heads * count * count, twice)
     if chosen == "fused" and pairs is None and null is None:
         hidden = torch.where(table < atoms, 0.0, -torch.inf).to(q.dtype).view(structures, 1, 1, count)
         mask = None if bool((table < atoms).all()) else hidden.expand(-1, heads, count, -1)
-        return _unpad(_fused(padded[0], padded[1], padded[2], mask, scale), table, atoms)
+        return _unpad(_fused(padded[0], padded[1], padded[2], mask, 1 / math.sqrt(v.shape[2])), table, atoms)
     places, present = _places(q.new_zeros(atoms, 3) if pairs is None else pairs.positions, table)
     bottom = q.new_full((heads,), LOWEST) if null is None else null
-
-    def weighted(q: Tensor, k: Tensor, v: Tensor, bottom: Tensor, weights: Tensor) -> Tensor:
-        logits = q @ k.transpose(2, 3) * scale
-        bottom = bottom.view(1, -1, 1, 1)
-        top = torch.maximum(logits.detach().amax(3, keepdim=True), bottom.detach())  # cancels: no overflow
-        attention = weights * torch.exp(logits - top)
-        return attention @ v / (torch.exp(bottom - top) + attention.sum(3, keepdim=True))
 
     def part(
         q: Tensor, k: Tensor, v: Tensor, bottom: Tensor, here: Tensor, there: Tensor, present: Tensor, *further: Tensor
     ) -> Tensor:
         some = present.view(structures, 1, 1, count)
-        return weighted(q, k, v, bottom, some if pairs is None else pairs.function(here, there, present, *further))
+        return _weighed(q, k, v, bottom, some if pairs is None else pairs.function(here, there, present, *further))
 
     if chosen == "fused" and pairs is not None and pairs.fading is not None and _has_kernel(q):
         crowd = nodes.Crowd((table < atoms).sum(1), *pairs.fading)
@@ -165,7 +160,7 @@ def node_attention(
         return _unpad(seen, table, atoms)
     further = () if pairs is None else pairs.further
     if chosen == "plain" and pairs is not None and pairs.matrix is not None:
-        output = weighted(padded[0], padded[1], padded[2], bottom, pairs.matrix)
+        output = _weighed(padded[0], padded[1], padded[2], bottom, pairs.matrix)
     elif chosen == "plain":
         output = part(*padded, bottom, places, places, present, *further)
     else:
@@ -182,6 +177,35 @@ def node_attention(
 def _has_kernel(q: Tensor) -> bool:
     """Whether the kernel of ``nn.kernels.nodes`` can take this: float32 on a card."""
     return kernels.PRESENT and q.is_cuda and q.dtype == torch.float32
+
+
+def _weighed(q: Tensor, k: Tensor, v: Tensor, bottom: Tensor, weights: Tensor) -> Tensor:
+    """Attention of queries (S, H, T, D) to keys (S, H, K, D) with weights (S, 1 or H, T, K) and null tokens (H,)."""
+    logits = q @ k.transpose(2, 3) * (1 / math.sqrt(v.shape[3]))
+    bottom = bottom.view(1, -1, 1, 1)
+    top = torch.maximum(logits.detach().amax(3, keepdim=True), bottom.detach())  # cancels: no overflow
+    attention = weights * torch.exp(logits - top)
+    return attention @ v / (torch.exp(bottom - top) + attention.sum(3, keepdim=True))
+
+
+def nearby_attention(q: Tensor, k: Tensor, v: Tensor, near: Nearby, null: Tensor) -> Tensor:
+    """As ``node_attention`` with weights that fade at a distance, in time and memory linear in N."""
+    heads, depth = q.shape[1:]
+    queries = gathered(q.flatten(1), [tile.atoms for tile in near.tiles])
+    keys = gathered(torch.cat([k.flatten(1), v.flatten(1)], dim=1), [tile.near for tile in near.tiles])
+
+    def part(q: Tensor, kv: Tensor, here: Tensor, there: Tensor, null: Tensor, atoms: Tensor, own: Tensor) -> Tensor:
+        q = q.view(*q.shape[:2], heads, depth).transpose(1, 2)
+        k, v = kv.view(*kv.shape[:2], 2, heads, depth).permute(2, 0, 3, 1, 4)
+        same = atoms.unsqueeze(2) == own.unsqueeze(1)
+        weights = fading(here, there, same, near.reach, q.dtype).unsqueeze(1)
+        return _weighed(q, k, v, null, weights).transpose(1, 2).flatten(0, 1)
+
+    parts = [
+        recomputed(part, q, kv, *places, null, tile.atoms, tile.own)
+        for q, kv, places, tile in zip(queries, keys, ends(near), near.tiles, strict=True)
+    ]
+    return torch.cat(parts).index_select(0, near.place)
 
 
 def _places(positions: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
@@ -303,11 +327,15 @@ class FadingAttention(nn.Module):
         self.qkv, self.out = Linear(channels, 3 * channels), Linear(channels, channels)
         self.null = nn.Parameter(torch.zeros(heads))
 
-    def forward(self, x: Tensor, table: Tensor, pairs: Pairs) -> Tensor:
+    def forward(self, x: Tensor, table: Tensor, pairs: Pairs | Nearby) -> Tensor:
         """What is added to the atoms (N, C)."""
         small = x * torch.rsqrt(1 + x.square().mean(1, keepdim=True))
         q, k, v = self.qkv(small).view(x.shape[0], 3, self.heads, -1).unbind(1)
-        seen = node_attention(q, k, v, table, self.training, pairs, self.null + self.typical)
+        null = self.null + self.typical
+        if isinstance(pairs, Nearby):
+            seen = nearby_attention(q, k, v, pairs, null)
+        else:
+            seen = node_attention(q, k, v, table, self.training, pairs, null)
         mixed: Tensor = self.out(seen.flatten(1))
         return mixed
 

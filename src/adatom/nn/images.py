@@ -10,6 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+SELF = 1e-8  # Å^2, below which an atom meets itself
+ROUNDING = 1e-6  # of squares of distances over the square of the reach, in structures up to a millimetre long
+FAR = 1e3  # where those are put that are not there, in units of the reach
+
 
 class Images(NamedTuple):
     """Lattice translations that may bring two folded atoms within a distance of each other."""
@@ -55,23 +59,38 @@ def nearest_distance(queries: Tensor, keys: Tensor, cell: Tensor, images: Images
     return torch.where(apart, torch.where(apart, square, 1.0).sqrt(), 0.0)
 
 
+def closeness(here: Tensor, there: Tensor, reach: float) -> Tensor:
+    """1 - (r / reach)^2, negative beyond reach: (S, T, 3) and (S, K, 3) -> (S, T, K).
+
+    One matrix product: 1 - (a - b)^2 = 2 a b + (1 - a^2) - b^2, seen from the first of those here.
+    """
+    first = here[:, :1].detach()
+    a, b = (here - first) / reach, (there - first) / reach
+    one = torch.ones_like(a[:, :, :1])
+    left = torch.cat([2 * a, 1 - a.square().sum(2, keepdim=True), -one], dim=2)
+    right = torch.cat([b, torch.ones_like(b[:, :, :1]), b.square().sum(2, keepdim=True)], dim=2)
+    return torch.bmm(left, right.transpose(1, 2))
+
+
 def fading_sum(queries: Tensor, keys: Tensor, present: Tensor, cell: Tensor, images: Images, reach: float) -> Tensor:
     """W_ij = sum over images of (1 - (r_ij / reach)^2)^3 within ``reach``, the atom itself left out: (S, T, K).
 
     Atoms farther apart have exactly zero, and n cells have the same sums as one: what is built on W is extensive.
     ``present`` (S, K) is 0 for padding among the keys.
     """
+    S, T, K, many = queries.shape[0], queries.shape[1], keys.shape[1], images.counts.shape[0]
     with torch.no_grad():
-        square = _squares(queries, keys, cell, images)
-        near = (square < reach * reach) & (square > 1e-8)
-        near &= (images.valid.view(-1, 1, 1, images.valid.shape[1]) > 0) & (present.view(-1, 1, keys.shape[1], 1) > 0)
-        s, i, j, t = near.nonzero().unbind(1)
-    S, T, K = queries.shape[0], queries.shape[1], keys.shape[1]
+        some = images.valid.unsqueeze(1) * present.unsqueeze(2)  # (S, K, I)
+        moved = keys.unsqueeze(2) + _translations(cell, images).unsqueeze(1)  # (S, K, I, 3)
+        moved = moved + (1 - some).to(moved.dtype).unsqueeze(3) * (FAR * reach)
+        near = closeness(queries, moved.flatten(1, 2), reach) > -ROUNDING  # (S, T, K * I)
+        s, i, jt = near.nonzero().unbind(1)
+        j, t = jt // many, jt % many
     here = queries.flatten(0, 1).index_select(0, s * T + i)
     there = keys.flatten(0, 1).index_select(0, s * K + j)
-    shift = _translations(cell, images).flatten(0, 1).index_select(0, s * images.counts.shape[0] + t)
+    shift = _translations(cell, images).flatten(0, 1).index_select(0, s * many + t)
     x = (there + shift - here).square().sum(1) * (1 / (reach * reach))
-    weight = (1 - x) ** 3
+    weight = torch.where((x < 1) & (x > SELF / reach**2), 1 - x, 0.0) ** 3
     return weight.new_zeros(S * T * K).index_add(0, (s * T + i) * K + j, weight).view(S, T, K)
 
 
