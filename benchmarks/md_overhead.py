@@ -1,7 +1,7 @@
 """What a step of molecular dynamics costs beside the model: integration, thermostat, neighbour list, checks, logging.
 
     OMP_NUM_THREADS=1 python benchmarks/md_overhead.py
-    OMP_NUM_THREADS=1 python benchmarks/md_overhead.py --model RUN/model.adatom
+    OMP_NUM_THREADS=1 python benchmarks/md_overhead.py --compile off --model RUN/model.adatom
 
 CPU time of one thread, minimum of ``--repeats`` blocks, in turns: the model alone (energy and forces of one graph),
 and whole runs of ``adatom md`` with their files (a log line every 10 steps, a frame every 100). What a step costs
@@ -108,7 +108,8 @@ def measure(name: str, calculator: Calculator, watched: Watched, repeats: int, f
     def beside(ensemble: str, length: int) -> float:
         """ms of a step outside of the model."""
         word, thermostat = ENSEMBLES[ensemble]
-        config = MDConfig(ensemble=word, thermostat=thermostat, timestep_fs=0.5, steps=length)
+        code = "off" if potential.runner is None else "on"
+        config = MDConfig(ensemble=word, thermostat=thermostat, timestep_fs=0.5, steps=length, compile=code)
         marks: list[float] = []
         run(
             atoms, calculator, config, folder, overwrite=True,
@@ -137,13 +138,14 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a model file for H, C and O, which then moves the atoms")
     parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--compile", choices=["on", "off"], default="on")
     parser.add_argument("--to", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     load, records = os.getloadavg()[0], []
     with tempfile.TemporaryDirectory() as folder:
         for name in options.systems:
-            calculator = Calculator(options.model or untrained())
+            calculator = Calculator(options.model or untrained(), compile=options.compile)
             watched = Watched(calculator, SYSTEMS[name]() if options.model is None else None)
             for record in measure(name, calculator, watched, options.repeats, Path(folder)):
                 records.append(record)
@@ -154,7 +156,8 @@ def main() -> None:
                 )
     header = {
         "date": time.strftime("%Y-%m-%d"), "torch": torch.__version__, "machine": platform.machine(), "threads": 1,
-        "load_at_the_start": load, "repeats": options.repeats, "network": str(options.model or "NEMP S, untrained"),
+        "load_at_the_start": load, "repeats": options.repeats, "compile": options.compile,
+        "network": str(options.model or "NEMP S, untrained"),
     }  # fmt: skip
     options.to.write_text(json.dumps(header | {"results": records}, indent=1) + "\n")
 

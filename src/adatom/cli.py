@@ -325,6 +325,7 @@ def md(
     log_every: int = 10,
     trajectory_every: int = 100,
     seed: int = 0,
+    compile_: Annotated[str, typer.Option("--compile", help="auto (in long runs), on or off")] = "auto",
     device: Device = "cpu",
 ) -> None:
     """Run molecular dynamics; stops with a reason when the run leaves physical ground."""
@@ -335,12 +336,14 @@ def md(
         {
             "ensemble": ensemble, "temperature_K": temperature, "pressure_GPa": pressure, "timestep_fs": timestep,
             "steps": steps, "log_every": log_every, "trajectory_every": trajectory_every, "seed": seed,
-            "initial_temperature_K": initial_temperature,
+            "initial_temperature_K": initial_temperature, "compile": compile_,
         },
         where="md",
     )  # fmt: skip
     calculator = Calculator(model, device)
     atoms = _structure(structure, calculator.potential).repeat(supercell)
+    if not restart and config.decided(len(atoms)).compile == "on":
+        console.print("compiling first: half a minute to a minute and a half, less where it was done before")
     with MDProgress(config.steps, console) as bar:
         result = run(
             atoms, calculator, config, folder, name,

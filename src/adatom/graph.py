@@ -93,6 +93,13 @@ def sum_by_owner(values: Tensor, owner: Tensor, structures: int) -> Tensor:
     return total.index_add(0, owner, values)
 
 
+def volumes(cell: Tensor) -> Tensor:
+    """|a x b . c| of cells (S, 3, 3) in Å^3, (S,); 0 where an axis is open."""
+    a, b, c = cell.unbind(1)
+    volume: Tensor = (torch.linalg.cross(a, b) * c).sum(1).abs()
+    return volume
+
+
 def padded_index(index: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     """Positions of sorted row numbers in a padded table: (row, column) of each entry.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from adatom.elements import MAX_Z, symbols
 from adatom.errors import ChargeError, ConfigError, UnknownElementError
-from adatom.graph import Graph, Results, sum_by_owner
+from adatom.graph import Graph, Results, sum_by_owner, volumes
 from adatom.memory import guard as memory_guard
 from adatom.memory import require as require_memory
 from adatom.memory import share as share_of_memory
@@ -295,7 +295,7 @@ def strained(graph: Graph, strain: Tensor) -> Graph:
 
 def by_volume(slope: Tensor, graph: Graph) -> Tensor:
     """dE/d(strain) by the volume of each cell, (S, 3, 3) eV/Å^3; NaN where there is no volume."""
-    volume = torch.linalg.det(graph.cell).abs().view(-1, 1, 1)
+    volume = volumes(graph.cell).view(-1, 1, 1)
     return _where_volume(slope / torch.where(volume > 0, volume, 1.0), graph)
 
 

@@ -13,6 +13,7 @@ system: time is linear in N.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -145,7 +146,8 @@ class _Place(NamedTuple):
 
 
 def _places(graph: Graph, size: int) -> Iterator[_Place]:
-    """Chunks of ``size`` atoms, no wider than the most neighbours that any of them has."""
+    """Even chunks of at most ``size`` atoms, no wider than the most neighbours that any of them has."""
+    size = math.ceil(graph.numbers.shape[0] / math.ceil(graph.numbers.shape[0] / size))
     counts = (graph.slots < graph.edges.shape[1]).sum(1)
     widths = [max(2, int(part.max())) for part in counts.split(size)]
     for first, width in zip(range(0, counts.shape[0], size), widths, strict=True):

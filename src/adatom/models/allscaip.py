@@ -301,7 +301,7 @@ class DefaultBody(nn.Module):
         def weights(here: Tensor, there: Tensor, present: Tensor, cell: Tensor) -> Tensor:
             return fading_sum(here, there, present, cell, images, reach).to(self.species.weight.dtype).unsqueeze(1)
 
-        return kept(Pairs(weights, places, (graph.cell,)), graph.table, self.config.heads)
+        return kept(Pairs(weights, places, (graph.cell,), fading=(images, reach)), graph.table, self.config.heads)
 
 
 class State(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from adatom.config import Config
 from adatom.errors import ChargeError
-from adatom.graph import Graph, sum_by_owner
+from adatom.graph import Graph, sum_by_owner, volumes
 
 
 class NetworkOutput(NamedTuple):
@@ -102,7 +102,7 @@ def stress_from_virials(virials: Tensor, graph: Graph) -> Tensor:
     For direct heads: a supercell then has the stress of its cell. Cells without volume are no matter: a potential says
     NaN there.
     """
-    volume = torch.linalg.det(graph.cell).abs().to(virials.dtype).view(-1, 1, 1)
+    volume = volumes(graph.cell).to(virials.dtype).view(-1, 1, 1)
     total = sum_by_owner(virials, graph.owner, graph.cell.shape[0])
     return torch.where(volume > 0, total / torch.where(volume > 0, volume, 1.0), 0.0)
 

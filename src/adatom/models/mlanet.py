@@ -37,6 +37,7 @@ from adatom.models.layered import Layered, Rows, Step
 from adatom.nn.direct import MOST, DirectHead
 from adatom.nn.equivariant import DegreeLinear, Gate, Linear, Readout, add_degrees
 from adatom.nn.exact import Exact
+from adatom.nn.moments import moments
 from adatom.nn.radial import bessel
 from adatom.nn.sphere import SphereUpdate
 from adatom.nn.spherical import SphericalHarmonics, coupling
@@ -214,8 +215,7 @@ class DefaultLayer(nn.Module):
         asked = weights - valued
         values = torch.bmm(valued, x_j).view(N, H, L, C).transpose(1, 2).reshape(N, L, H * C)
         queries = query.view(N, L, H, C // H) * asked.sum(-1).view(N, 1, H, 1)
-        spread = (asked.unsqueeze(2) * near.radial.unsqueeze(1)).flatten(1, 2)  # a (1 - g) b(r)
-        directions = torch.bmm(near.harmonics, spread.transpose(1, 2))  # (N, L2, H B)
+        directions = moments(asked, near.radial, near.harmonics)  # a (1 - g) b(r) Y(r), (N, L2, H B)
         return add_degrees(self.edge(directions), self.value(values) + queries.reshape(N, L, C))
 
     def _fading(self, logits: Tensor, near: Surroundings) -> Tensor:

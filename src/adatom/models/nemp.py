@@ -40,6 +40,7 @@ from adatom.models.layered import Layered, Rows, Step
 from adatom.nn.direct import MOST, DirectHead
 from adatom.nn.equivariant import DegreeLinear, Linear, Readout, add_degrees
 from adatom.nn.exact import Exact
+from adatom.nn.moments import moments
 from adatom.nn.radial import envelope
 from adatom.nn.sphere import SphereUpdate
 from adatom.nn.spherical import SphericalHarmonics, coupling, coupling_paths, degrees
@@ -209,8 +210,7 @@ class DefaultLayer(nn.Module):
     def _virtual_nodes(self, others: Rows, near: Surroundings) -> Tensor:
         """Geometry and features of the neighbours, summed and mixed, (N, L2, C)."""
         N, L, K = near.radial.shape[0], self.size_in, self.senders
-        spread = (others[0].transpose(1, 2).unsqueeze(2) * near.radial.unsqueeze(1)).flatten(1, 2)  # (N, K B, M)
-        places: Tensor = self.geometry(torch.bmm(near.harmonics, spread.transpose(1, 2)))
+        places: Tensor = self.geometry(moments(others[0].transpose(1, 2), near.radial, near.harmonics))
         if self.radial is None or self.features is None:
             return places
         weights = torch.matmul((self.radial.weight * self.radial.scale).T, near.radial)  # (N, H, M)

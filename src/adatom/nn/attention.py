@@ -6,7 +6,8 @@ weights for every derivative. Three ways to compute the same numbers, chosen in 
 ``plain``   a few matrix products, differentiated by autograd: the fastest while the matrices are small.
 ``tiles``   a part of the queries at a time, recomputed in the backward and once more in the double backward. Weights
             live for one tile only: memory grows with the number of atoms, not with its square.
-``fused``   ``torch.scaled_dot_product_attention`` where a single derivative is asked for (molecular dynamics).
+``fused``   ``torch.scaled_dot_product_attention`` where a single derivative is asked for (molecular dynamics), and a
+            kernel of our own on a card for weights that fade with distance.
 
 Where weights fade at a distance, ``nearby_attention`` looks at near atoms only (nn/nearby.py), tile by tile as above.
 
@@ -24,9 +25,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from adatom.nn import kernels
 from adatom.nn.equivariant import Linear
 from adatom.nn.exact import Exact
+from adatom.nn.images import Images
 from adatom.nn.nearby import Nearby, ends, fading, gathered
+
+if kernels.PRESENT:
+    from adatom.nn.kernels import nodes
 
 Way = Literal["plain", "tiles", "fused"]
 TILE = 2**20  # attention weights held at once
@@ -85,13 +91,15 @@ class Pairs(NamedTuple):
     """Weights between the atoms of a structure, evaluated tile by tile: what is closer may count for more.
 
     ``function(queries (S, T, 3), keys (S, K, 3), present (S, K), *further)`` gives weights (S, 1 or H, T, K), zero for
-    keys that are not present. ``matrix`` holds them for all queries at once where they fit.
+    keys that are not present. ``matrix`` holds them for all queries at once where they fit. ``fading`` says that they
+    are those of ``nn.images.fading_sum``, with the cell as the first of ``further``: there is a kernel for them.
     """
 
     function: Callable[..., Tensor]
     positions: Tensor  # (N, 3)
     further: tuple[Tensor, ...]
     matrix: Tensor | None = None  # (S, 1 or H, K, K)
+    fading: tuple[Images, float] | None = None  # images and reach in Å
 
 
 def kept(pairs: Pairs, table: Tensor, heads: int) -> Pairs:
@@ -146,6 +154,10 @@ def node_attention(
         some = present.view(structures, 1, 1, count)
         return _weighed(q, k, v, bottom, some if pairs is None else pairs.function(here, there, present, *further))
 
+    if chosen == "fused" and pairs is not None and pairs.fading is not None and _has_kernel(q):
+        crowd = nodes.Crowd((table < atoms).sum(1), *pairs.fading)
+        seen = nodes.fading_attention(padded[0], padded[1], padded[2], bottom, places, pairs.further[0], crowd)
+        return _unpad(seen, table, atoms)
     further = () if pairs is None else pairs.further
     if chosen == "plain" and pairs is not None and pairs.matrix is not None:
         output = _weighed(padded[0], padded[1], padded[2], bottom, pairs.matrix)
@@ -160,6 +172,11 @@ def node_attention(
         ]
         output = torch.cat(tiles, dim=2)
     return _unpad(output, table, atoms)
+
+
+def _has_kernel(q: Tensor) -> bool:
+    """Whether the kernel of ``nn.kernels.nodes`` can take this: float32 on a card."""
+    return kernels.PRESENT and q.is_cuda and q.dtype == torch.float32
 
 
 def _weighed(q: Tensor, k: Tensor, v: Tensor, bottom: Tensor, weights: Tensor) -> Tensor:
