@@ -29,14 +29,13 @@ from adatom.graph import Graph, Results, sum_by_owner
 from adatom.model_file import load as load_eager
 from adatom.models.layered import Layered
 from adatom.nn import moments, slots
-from adatom.potential import EAGER_CHUNK, Energies, Potential, by_volume, strained
+from adatom.potential import Energies, Potential, by_volume, strained
 from adatom.stream import Steps
 
 Mode = Literal["auto", "on", "off"]
 PATIENCE = 20.0  # s of eager work after which "auto" compiles: about what compiling takes, so at worst twice the time
 FIXED = [field.name for field in dataclasses.fields(Graph) if field.name != "positions"]
 CHECKS = 2  # graphs of different sizes on which a program is compared
-CHUNK = 96  # atoms that are streamed at a time: what stands on their neighbours fits into cache
 FORGIVEN = 8.0  # times the rounding of eager float32
 ROUNDING, ROUNDING_OF_GRADIENTS = 1e-5, 1e-4  # relative, whatever eager does; sums of gradients cancel
 # radial functions are written to memory once: by default each of their many readers computes every sine again
@@ -132,7 +131,7 @@ class Compiler:
         if body is not None:
             if self.spent < self.patience and self.steps is None:
                 start = time.monotonic()
-                results = potential.streamed(body, graph, EAGER_CHUNK, stress)
+                results = potential.streamed(body, graph, stress)
                 self.spent += time.monotonic() - start
                 return results
             return self._streamed(potential, body, graph, stress)
@@ -184,7 +183,7 @@ class Compiler:
         if self.steps is None:
             self.steps = Steps(*(Checked(step, graph.positions.device.type) for step in Steps()))
         try:
-            return potential.streamed(body, graph, CHUNK, stress, self.steps)
+            return potential.streamed(body, graph, stress, self.steps)
         except Exception as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise

@@ -23,7 +23,7 @@ from adatom.stream import Steps
 from adatom.stream import streamed as stream
 
 STREAMED_ATOMS = 800  # on a CPU larger systems are streamed: they would not fit into cache
-EAGER_CHUNK = 256  # atoms
+EAGER_CHUNK, COMPILED_CHUNK, CARD_CHUNK = 256, 96, 16_384  # atoms; on a CPU they fit into cache
 
 Derivatives = Literal["gradient", "direct"]
 Energies = Callable[[Graph], Tensor]  # (S,) eV
@@ -142,7 +142,7 @@ class Potential(nn.Module):
                     return found
             body = self.streamable(graph)
             if body is not None:
-                return self.streamed(body, graph, EAGER_CHUNK, stress)
+                return self.streamed(body, graph, stress)
             require_memory(self.network, graph)
             return self.eager(graph, forces, stress)
 
@@ -158,8 +158,10 @@ class Potential(nn.Module):
         worth = graph.numbers.shape[0] > STREAMED_ATOMS if on_cpu else share_of_memory(self.network, graph) > 0.8
         return parts[0] if worth else None
 
-    def streamed(self, body: Layered, graph: Graph, size: int, stress: bool, steps: Steps | None = None) -> Results:
-        """Energy and forces of a graph, ``size`` atoms at a time."""
+    def streamed(self, body: Layered, graph: Graph, stress: bool, steps: Steps | None = None) -> Results:
+        """Energy and forces of a graph, chunk after chunk; ``steps`` are compiled ones."""
+        on_cpu = graph.positions.device.type == "cpu"
+        size = CARD_CHUNK if not on_cpu else EAGER_CHUNK if steps is None else COMPILED_CHUNK
         found = stream(body, self.scale, [_as_prior(prior) for prior in self.priors], graph, size, steps)
         atomic = found.energy + self.references.index_select(0, graph.numbers)
         virial = 0.5 * (found.virial + found.virial.transpose(1, 2))
