@@ -24,6 +24,7 @@ from adatom.models import MODELS
 from adatom.neighbors import graph_from_atoms
 from adatom.potential import Potential
 from adatom.priors.zbl import ZBL
+from adatom.sim.md import MDConfig, run
 from adatom.testing.untrained import untrained
 from narrow import NARROW
 
@@ -248,3 +249,40 @@ def test_a_graph_that_shares_tables_with_the_one_before_is_not_taken_for_it() ->
     other = stretched.replace(numbers=torch.full_like(first.numbers, 8))
     for one in (first, moved, stretched, other, first):
         same(fast(one, stress=True), fast.eager(one, stress=True), 1e-9)
+
+
+def test_a_graph_that_was_written_to_is_another_graph() -> None:
+    fast, one = compiled(potential().double().eval(), "on"), graph(silicon(2))
+    fast(one, stress=True)
+    one.cell.mul_(1.02)
+    one.positions.mul_(1.02)
+    same(fast(one, stress=True), fast.eager(one, stress=True), 1e-9)
+
+
+def test_a_perfect_crystal_has_no_forces_and_is_no_disagreement() -> None:
+    fast = compiled(potential().double().eval(), "on")
+    fast(graph(bulk("Si", cubic=True)), stress=True)
+    assert fast.runner.programs
+    assert not fast.runner.dropped
+
+
+def test_errors_of_the_user_are_not_errors_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes")
+
+    fast = compiled(potential().eval(), "on")
+    monkeypatch.setattr(Program, "__call__", full)
+    with pytest.raises(RuntimeError):
+        fast(graph(*GRAPHS[0]))
+    assert not fast.runner.dropped
+
+
+def test_dynamics_leave_a_calculator_as_it_was() -> None:
+    atoms = silicon()
+    calculator = adatom.Calculator(potential(), compile="auto")
+    runner = calculator.potential.runner
+    run(atoms, calculator, MDConfig(steps=2, compile="off"))
+    assert calculator.potential.runner is runner
+    chosen = adatom.Calculator(potential(), compile="on")
+    run(atoms, chosen, MDConfig(steps=2))
+    assert chosen.potential.runner.programs, "an explicit choice is kept where the configuration says auto"

@@ -9,6 +9,7 @@ from ase.build import bulk, molecule
 
 from adatom import memory
 from adatom import potential as waist
+from adatom.compile import compiled
 from adatom.errors import MemoryLimitError
 from adatom.graph import Graph, collate
 from adatom.models import MODELS
@@ -111,3 +112,40 @@ def test_more_atoms_fit_into_more_memory_and_fewer_with_more_neighbours() -> Non
     assert memory.fit(network, 14, 30.0, 2**31).whole == pytest.approx(2 * fit.whole, abs=2)
     assert memory.fit(network, 14, 60.0, 2**30).whole < fit.whole
     assert memory.fit(untrained("allscaip", 0).network, 14, 30.0, 2**30).streamed is None
+
+
+@streaming
+@pytest.mark.parametrize("name", ["dimers", "lone atoms", "both"])
+def test_dilute_gases_stream_too(architecture: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    dimer, lone = ase.Atoms("OH", positions=[[0, 0, 0], [0, 0, 1.0]]), ase.Atoms("O")
+    structures = {"dimers": [dimer] * 6, "lone atoms": [lone] * 6, "both": [lone, dimer, lone, dimer]}[name]
+    own, graph = potential(architecture), collate([graph_from_atoms(atoms, 5.0) for atoms in structures])
+    wanted = own.eager(graph)
+    monkeypatch.setattr(waist, "STREAMED_ATOMS", 0)
+    monkeypatch.setattr(waist, "EAGER_CHUNK", 4)
+    for one, other in zip(own(graph), wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10, equal_nan=True)
+
+
+@streaming
+def test_what_is_not_asked_for_is_not_there(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waist, "STREAMED_ATOMS", 0)
+    found = potential(architecture)(batch(), forces=False)
+    assert found.forces.isnan().all()
+    assert found.stress.isnan().all()
+
+
+def test_compiled_code_asks_for_memory_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = compiled(potential("nemp").train(), "on")
+    monkeypatch.setattr(memory, "SMALL", 0)
+    monkeypatch.setattr(memory, "available", lambda device: 1e6)
+    with pytest.raises(MemoryLimitError):
+        own(batch())
+
+
+def test_a_container_full_of_file_cache_has_memory_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_cgroup", lambda name: 1e9)
+    monkeypatch.setattr(memory, "_reclaimable", lambda: 0.0)
+    assert memory.available(torch.device("cpu")) == 1.0
+    monkeypatch.setattr(memory, "_reclaimable", lambda: 5e8)
+    assert memory.available(torch.device("cpu")) == 5e8

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from adatom.errors import CompileWarning, ConfigError
+from adatom.errors import AdatomError, CompileWarning, ConfigError
 from adatom.graph import Graph, Results, sum_by_owner
 from adatom.model_file import load as load_eager
 from adatom.models.layered import Layered
@@ -37,6 +37,7 @@ PATIENCE = 20.0  # s of eager work after which "auto" compiles: about what compi
 FIXED = [field.name for field in dataclasses.fields(Graph) if field.name != "positions"]
 CHECKS = 2  # graphs of different sizes on which a program is compared
 FORGIVEN = 8.0  # times the rounding of eager float32
+EPSILONS = 10.0  # of rounding, where everything cancels: forces in a perfect crystal
 ROUNDING, ROUNDING_OF_GRADIENTS = 1e-5, 1e-4  # relative, whatever eager does; sums of gradients cancel
 # radial functions are written to memory once: by default each of their many readers computes every sine again
 OPTIONS: dict[str, Any] = {"realize_opcount_threshold": 6}
@@ -117,7 +118,8 @@ class Compiler:
         self.dropped = ""  # why, where compiling was given up
         self.programs: dict[Kind, Program] = {}
         self.steps: Steps | None = None  # of what is streamed
-        self._last: tuple[Graph, Graph] | None = None  # as it came, and widened
+        self._steps_on = ""  # the device they were made for
+        self._last: tuple[list[Tensor], list[int], Graph] | None = None  # fields, their versions, and the graph widened
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy of a potential compiles anew: programs hold on to the weights they were made for."""
@@ -162,7 +164,7 @@ class Compiler:
             else:
                 found = program(potential, padded)
         except Exception as error:
-            if isinstance(error, torch.OutOfMemoryError):
+            if _is_of_the_user(error):
                 raise
             self._drop(error)
             return None
@@ -172,20 +174,27 @@ class Compiler:
 
     def _widened(self, graph: Graph) -> Graph:
         """The graph without sizes of one; only positions differ from step to step of a simulation."""
-        before, wide = self._last or (None, None)
-        if before is None or wide is None or any(getattr(graph, name) is not getattr(before, name) for name in FIXED):
-            wide = _without_ones(graph)
-            self._last = (graph, wide)
-            return wide
-        return wide.replace(positions=graph.positions.contiguous())
+        fixed = [getattr(graph, name) for name in FIXED]
+        if self._last is not None:
+            before, versions, wide = self._last
+            if all(
+                new is old and new._version == version
+                for new, old, version in zip(fixed, before, versions, strict=True)
+            ):
+                return wide.replace(positions=graph.positions.contiguous())
+        wide = _without_ones(graph)
+        self._last = (fixed, [tensor._version for tensor in fixed], wide)
+        return wide
 
     def _streamed(self, potential: Potential, body: Layered, graph: Graph, stress: bool) -> Results | None:
-        if self.steps is None:
-            self.steps = Steps(*(Checked(step, graph.positions.device.type) for step in Steps()))
+        device = graph.positions.device.type
+        if self.steps is None or self._steps_on != device:
+            self._steps_on = device
+            self.steps = Steps(*(Checked(step, device) for step in Steps()))
         try:
             return potential.streamed(body, graph, stress, self.steps)
         except Exception as error:
-            if isinstance(error, torch.OutOfMemoryError):
+            if _is_of_the_user(error):
                 raise
             self._drop(error)
             return None
@@ -211,10 +220,10 @@ class Compiler:
         """Say why once, and stay eager."""
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         self.dropped = " ".join(lines[:3])[:300]
-        self.programs = {}
+        self.programs, self.steps = {}, None
+        missing = " (a C++ compiler is needed, such as g++ or clang)" if "compiler" in self.dropped.lower() else ""
         warnings.warn(
-            f"compiling was given up, all goes on uncompiled: {self.dropped}. "
-            "A C++ compiler is needed (g++ or clang); compile='off' says nothing",
+            f"compiling was given up, all goes on uncompiled: {self.dropped}{missing}; compile='off' says nothing",
             CompileWarning,
             stacklevel=2,
         )
@@ -226,12 +235,13 @@ class Checked:
     def __init__(self, function: Callable[..., Any], device: str) -> None:
         self.eager = function
         self.function = _compile(function, f"adatom_{function.__name__}_{id(self)}", device)
-        self.calls: Counter[tuple[int, ...]] = Counter()
+        self.calls: Counter[tuple[str, int, str]] = Counter()
         self.seconds = 0.0
 
     def __call__(self, module: nn.Module, *inputs: Any) -> Any:
         """What the step says of a chunk."""
-        key = (getattr(module, "number", -1),)
+        dtype = next((str(p.dtype) for p in module.parameters()), "")
+        key = (type(module).__name__, getattr(module, "number", -1), dtype)
         if self.calls[key] >= CHECKS:
             return self.function(module, *inputs)
         start = time.monotonic()
@@ -249,12 +259,23 @@ class Checked:
         wanted, eager = tree_leaves(self.eager(exact, *wide)), tree_leaves(self.eager(module, *inputs))
         for number, (want, near, got) in enumerate(zip(wanted, eager, tree_leaves(found), strict=True)):
             wrong = float((got - want).norm())
-            allowed = max(FORGIVEN * float((near - want).norm()), ROUNDING * float(want.norm()), 1e-30)
-            if not wrong <= allowed:
+            allowed = max(FORGIVEN * float((near - want).norm()), ROUNDING * float(want.norm()), _least(got))
+            if not wrong <= allowed and bool(want.isfinite().all()):
                 raise DisagreementError(
                     f"compiled code is wrong about output {number} of {self.eager.__name__} by {wrong:.2g} "
                     f"of {float(want.norm()):.2g}"
                 )
+
+
+def _least(values: Tensor) -> float:
+    """What rounding alone makes of values that cancel to nothing."""
+    return EPSILONS * torch.finfo(values.dtype).eps * values.numel() ** 0.5 if values.is_floating_point() else 0.0
+
+
+def _is_of_the_user(error: Exception) -> bool:
+    """Whether an error says something of the structure or of the machine, not of compiled code."""
+    text = str(error).lower()
+    return isinstance(error, AdatomError | torch.OutOfMemoryError) or "can't allocate memory" in text
 
 
 class DisagreementError(Exception):
@@ -367,9 +388,10 @@ def disagreement(potential: Potential, graph: Graph, program: Program) -> str:
     for name, want in wanted.items():
         size = float(want.norm())
         floor = ROUNDING * size if name in LABELS else ROUNDING_OF_GRADIENTS * max(size, 0.1 * steepest)
-        allowed = max(FORGIVEN * float((eager[name] - want).norm()), floor)
+        least = EPSILONS * torch.finfo(potential.dtype).eps * float(potential.scale) * want.numel() ** 0.5
+        allowed = max(FORGIVEN * float((eager[name] - want).norm()), floor, least)
         wrong = float((found[name] - want).norm())
-        if not wrong <= allowed:
+        if not wrong <= allowed and bool(want.isfinite().all()):
             what = name if name in LABELS else f"the gradient by {name}"
             return f"compiled code is wrong about {what} by {wrong:.2g} of {float(want.norm()):.2g}"
     return ""

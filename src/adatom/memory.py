@@ -95,7 +95,18 @@ def available(device: torch.device) -> float:
     elif hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
         free = float(os.sysconf("SC_AVPHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
     limit, used = (_cgroup(name) for name in ("memory.max", "memory.current"))
-    return free if limit is None or used is None else min(free, max(limit - used, 0.0))
+    if limit is not None and used is not None:
+        free = min(free, limit - used + _reclaimable())
+    return max(free, 1.0)
+
+
+def _reclaimable() -> float:
+    """Bytes of files that a container holds in memory and gives back when asked."""
+    try:
+        lines = (Path("/sys/fs/cgroup") / "memory.stat").read_text().splitlines()
+        return float(dict(line.split(" ", 1) for line in lines).get("inactive_file", 0.0))
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _cgroup(name: str) -> float | None:

@@ -136,15 +136,14 @@ class Potential(nn.Module):
         Stress is NaN for structures that are not periodic in three directions: they have no volume.
         """
         with memory_guard(self.network, graph):
+            body = self.streamable(graph) if forces or stress else None
+            if body is None:
+                require_memory(self.network, graph)
             if self.runner is not None and forces:
                 found = self.runner(self, graph, stress)
                 if found is not None:
                     return found
-            body = self.streamable(graph)
-            if body is not None:
-                return self.streamed(body, graph, stress)
-            require_memory(self.network, graph)
-            return self.eager(graph, forces, stress)
+            return self.eager(graph, forces, stress) if body is None else self.streamed(body, graph, stress)
 
     def streamable(self, graph: Graph) -> Layered | None:
         """The layers through which a graph is better streamed than taken whole; None where it is not, or cannot be.
@@ -152,7 +151,13 @@ class Potential(nn.Module):
         On a CPU that is so as soon as it does not fit into cache, elsewhere when it does not fit into memory.
         """
         parts = list(self.network.children())
-        if self.training or self.derivatives == "direct" or len(parts) != 1 or not isinstance(parts[0], Layered):
+        if (
+            graph.edges.shape[1] == 0
+            or self.training
+            or self.derivatives == "direct"
+            or len(parts) != 1
+            or not isinstance(parts[0], Layered)
+        ):
             return None
         on_cpu = graph.positions.device.type == "cpu"
         worth = graph.numbers.shape[0] > STREAMED_ATOMS if on_cpu else share_of_memory(self.network, graph) > 0.8

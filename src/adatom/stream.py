@@ -149,7 +149,8 @@ def _places(graph: Graph, size: int) -> Iterator[_Place]:
     """Even chunks of at most ``size`` atoms, no wider than the most neighbours that any of them has."""
     size = math.ceil(graph.numbers.shape[0] / math.ceil(graph.numbers.shape[0] / size))
     counts = (graph.slots < graph.edges.shape[1]).sum(1)
-    widths = [max(2, int(part.max())) for part in counts.split(size)]
+    # a width of one would be a program of its own where steps are compiled
+    widths = [min(max(2, int(part.max())), graph.slots.shape[1]) for part in counts.split(size)]
     for first, width in zip(range(0, counts.shape[0], size), widths, strict=True):
         atoms = slice(first, first + size)
         yield _Place(atoms, width, graph.neighbours[atoms, :width].flatten())

@@ -13,7 +13,7 @@ from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from adatom.compile import Mode, compiled, load
+from adatom.compile import Compiler, Mode, compiled, load
 from adatom.errors import AdatomError, ConfigError
 from adatom.graph import Graph
 from adatom.neighbors import given_charge_and_spin
@@ -63,8 +63,11 @@ class Calculator(AseCalculator):  # type: ignore[misc]
         place = _device(device)
         # a copy: what is trained elsewhere keeps its mode and its gradients
         own = copy.deepcopy(potential) if isinstance(potential, Potential) else load(potential, place, dtype)
+        self.code = compile
         if compile is not None:
             compiled(own, compile)
+        elif isinstance(own.runner, Compiler) and own.runner.training:  # a potential in the middle of its training
+            own.runner = None
         if dtype is not None:
             own.network.to(dtype)
         self.potential = own.to(place).eval().requires_grad_(False)

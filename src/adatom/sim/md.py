@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -27,7 +28,7 @@ from adatom.sim.engine import Engine, Whole
 from adatom.sim.guard import Guard
 from adatom.sim.integrators import CellRescaling, Integrator, Kinetics, Thermostat, integrator, pressure
 from adatom.sim.motion import Motion
-from adatom.sim.record import Files, Recorder, State, Thermo, load_restart
+from adatom.sim.record import Files, Recorder, Saved, State, Thermo, load_restart
 from adatom.sim.relax import as_calculator, card_of
 from adatom.sim.skin import Origin
 from adatom.sim.surface import surface
@@ -164,11 +165,23 @@ def run(
         if files is None:
             raise ConfigError("a restart needs the folder of the run", where="md", remedy="give folder and name")
         saved = load_restart(files)
-    config = config.decided(len(atoms), None if saved is None else str(saved.config.get("compile", "off")))
+    chosen = calculator.code if isinstance(calculator, Calculator) and calculator.code != "auto" else None
+    config = config.decided(len(atoms), chosen if saved is None else str(saved.config.get("compile", "off")))
     system = atoms.copy()
     system.calc = as_calculator(calculator)
-    if isinstance(system.calc, Calculator):
-        _choose_code(system.calc.potential, config)
+    with _code_of(system.calc, config):
+        return _run(system, config, files, saved, atoms, overwrite, progress)
+
+
+def _run(
+    system: ase.Atoms,
+    config: MDConfig,
+    files: Files | None,
+    saved: Saved | None,
+    atoms: ase.Atoms,
+    overwrite: bool,
+    progress: Progress | None,
+) -> MDRun:
     simulation = _Simulation(system, config)
     sizes = (0, 0)
     if saved is not None and files is not None:
@@ -184,12 +197,24 @@ def run(
         recorder.close()
 
 
-def _choose_code(potential: Potential, config: MDConfig) -> None:
-    """Compiled or eager from the first step on; what was compiled for this potential before is kept."""
-    if config.compile == "on" and isinstance(potential.runner, Compiler):
-        potential.runner.patience = 0.0
+@contextmanager
+def _code_of(calculator: BaseCalculator, config: MDConfig) -> Iterator[None]:
+    """Compiled or eager code from the first step to the last; the calculator keeps what it had before and after."""
+    if not isinstance(calculator, Calculator):
+        yield
+        return
+    potential = calculator.potential
+    before, patience = potential.runner, getattr(potential.runner, "patience", 0.0)
+    if config.compile == "on" and isinstance(before, Compiler):
+        before.patience = 0.0
     else:
         compiled(potential, config.compile)
+    try:
+        yield
+    finally:
+        if isinstance(before, Compiler):
+            before.patience = patience
+        potential.runner = before
 
 
 class _Simulation:

@@ -166,16 +166,18 @@ def with_code(potential: Potential, mode: str) -> Potential:
     """
     if mode not in COMPILE:
         raise ConfigError("no such way to run", where="compile", wanted=", ".join(COMPILE), got=mode)
-    if mode == "off":
-        return potential
     # not "auto": it waits until it pays, and a few calls would be over before
-    return compiled(potential, "on")
+    return compiled(potential, "off" if mode == "off" else "on")
 
 
 def code_of(potential: Potential) -> str:
     """Which code has run: compiled, or eager where none was compiled or it was given up."""
     runner = potential.runner
-    return "compiled" if isinstance(runner, Compiler) and (runner.programs or runner.steps) else "eager"
+    return (
+        "compiled"
+        if isinstance(runner, Compiler) and not runner.dropped and (runner.programs or runner.steps)
+        else "eager"
+    )
 
 
 def on_device(potential: Potential, device: str) -> Potential:
