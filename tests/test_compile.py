@@ -18,7 +18,7 @@ from torch._dynamo.utils import counters
 import adatom
 from adatom import compile as compiling
 from adatom.compile import Compiler, Kind, Program, compiled
-from adatom.errors import CompileWarning, ConfigError
+from adatom.errors import CompileWarning, ConfigError, MemoryLimitError
 from adatom.graph import Graph, Results, collate
 from adatom.models import MODELS
 from adatom.neighbors import graph_from_atoms
@@ -272,7 +272,7 @@ def test_errors_of_the_user_are_not_errors_of_the_compiler(monkeypatch: pytest.M
 
     fast = compiled(potential().eval(), "on")
     monkeypatch.setattr(Program, "__call__", full)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(MemoryLimitError):
         fast(graph(*GRAPHS[0]))
     assert not fast.runner.dropped
 
