@@ -114,7 +114,9 @@ def test_an_earlier_demo_is_kept_under_another_name(tmp_path: Path) -> None:
 
 
 def test_the_python_of_the_readme_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(blocks) == 2
+    code = "\n".join(blocks)
     assert '"runs/demo/model.adatom"' in code
     model = str(folder / "model.adatom")
     found: dict[str, Any] = {}
@@ -123,3 +125,4 @@ def test_the_python_of_the_readme_runs(folder: Path, capsys: pytest.CaptureFixtu
     assert str(adatom.info(model)["errors"]["test"]) in out
     assert out.splitlines()[-1] == "True"
     assert found["relaxed"].converged
+    assert found["potential"].runner is None, "compile='off'"
