@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import ase
 import clock
 import torch
 from boxes import silicon
+from session import Session
 from torch import Tensor
 
 from adatom.nn import kernels
 from adatom.nn.attention import Pairs, node_attention
 from adatom.nn.images import fading_sum, images_within
-
-if TYPE_CHECKING:
-    from parts import Session
 
 Calls = dict[str, Callable[[], object]]
 # neighbours, senders, radial functions, harmonics: of water within 5 Å
