@@ -87,17 +87,24 @@ def available(device: torch.device) -> float:
     if device.type == "cuda":
         idle, _ = torch.cuda.mem_get_info(device)
         return float(idle + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    free = float("inf")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-        free = 1024.0 * int(lines.get("MemAvailable", "0 kB").split()[0]) or free
-    elif hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-        free = float(os.sysconf("SC_AVPHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
+    free = _unused()
     limit, used = (_cgroup(name) for name in ("memory.max", "memory.current"))
     if limit is not None and used is not None:
         free = min(free, limit - used + _reclaimable())
     return max(free, 1.0)
+
+
+def _unused() -> float:
+    """Bytes of memory that the system could hand out; infinite where it does not say."""
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
+        return 1024.0 * int(lines["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # no such call, or no such name
+        return float("inf")
 
 
 def _reclaimable() -> float:
