@@ -1,0 +1,27 @@
+"""The command line: one file for each group of verbs."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+
+from adatom.cli import models, running, training
+from adatom.cli.app import app
+from adatom.cli.running import MDProgress
+from adatom.errors import AdatomError
+
+__all__ = ["MDProgress", "app", "main", "models", "running", "training"]
+
+
+def main() -> None:
+    """Entry point: errors of ours are printed in full and end with exit code 1."""
+    try:
+        app(standalone_mode=True)
+    except AdatomError as error:
+        Console(stderr=True).print(
+            f"[bold red]error[/] [dim]({type(error).__name__})[/] {escape(str(error))}", soft_wrap=True
+        )
+        raise SystemExit(1) from None
+    except OSError as error:  # no permission, a full disk: the system's own words name the file
+        Console(stderr=True).print(f"[bold red]error[/] {escape(str(error))}", soft_wrap=True)
+        raise SystemExit(1) from None

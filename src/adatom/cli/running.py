@@ -1,0 +1,188 @@
+"""``adatom relax | md | eos``."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Annotated, Any
+
+import ase.io
+import typer
+from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from adatom.cli.app import Device, ModelFile, Overwrite, StructureFile, app, console, last_structure, ready
+from adatom.errors import ConfigError
+
+
+@app.command()
+def relax(
+    model: ModelFile,
+    structure: StructureFile,
+    out: Annotated[Path, typer.Option("--out", "-o", help="relaxed structure")] = Path("relaxed.xyz"),
+    cell: Annotated[bool, typer.Option("--cell", help="relax the cell as well")] = False,
+    fmax: Annotated[float, typer.Option(help="largest force left, eV/Å")] = 0.01,
+    steps: int = 500,
+    pressure: Annotated[float, typer.Option(help="GPa")] = 0.0,
+    optimizer: Annotated[str, typer.Option(help="lbfgs or fire")] = "lbfgs",
+    device: Device = "cpu",
+    overwrite: Overwrite = False,
+) -> None:
+    """Relax positions, and the cell with --cell; atoms fixed in the file stay fixed.
+
+    Exit code 1 when it does not converge.
+    """
+    from adatom.sim.calculator import Calculator
+    from adatom.sim.relax import RelaxConfig, RelaxStep
+    from adatom.sim.relax import relax as run_relaxation
+
+    ready(out, overwrite=overwrite)
+    check_format(out)
+    settings = RelaxConfig.parse({"optimizer": optimizer}, where="relax")  # names the optimizers there are
+    calculator = Calculator(model, device)
+    atoms = last_structure(structure, calculator.potential)
+
+    def line(step: RelaxStep) -> str:
+        return (
+            f"step {step.step:d}   energy {step.energy:.6f} eV   "
+            f"largest force {step.fmax:.4f} eV/Å   stress {step.smax_GPa:.3f} GPa"
+        )
+
+    with Live(console=console, refresh_per_second=8, transient=True) as live:
+        result = run_relaxation(
+            atoms, calculator, fmax=fmax, steps=steps, cell=cell, optimizer=settings.optimizer,
+            pressure_GPa=pressure, progress=lambda step: live.update(line(step)),
+        )  # fmt: skip
+    console.print(line(result.history[-1]))
+    ase.io.write(out, result.atoms)
+    console.print(f"{'converged' if result.converged else '[red]not converged[/]'} after {result.steps} steps   {out}")
+    result.require_converged()
+
+
+@app.command()
+def md(
+    model: ModelFile,
+    structure: StructureFile,
+    ensemble: Annotated[str, typer.Option(help="nve, nvt or npt")] = "nvt",
+    temperature: Annotated[
+        float,
+        typer.Option(
+            help="K, held in nvt and npt; in nve that of the first velocities alone: "
+            "from a crystal at rest the run settles near half of it"
+        ),
+    ] = 300.0,
+    initial_temperature: Annotated[
+        float | None,
+        typer.Option(
+            help="K, new velocities at this temperature; by default those of the file are kept, "
+            "and drawn at --temperature where it has none"
+        ),
+    ] = None,
+    pressure: Annotated[float, typer.Option(help="GPa, npt only")] = 0.0,
+    timestep: Annotated[float, typer.Option(help="fs")] = 1.0,
+    steps: Annotated[int, typer.Option(help="of the whole run, those before a restart included")] = 1000,
+    supercell: Annotated[tuple[int, int, int], typer.Option(help="repeat the cell along each axis")] = (1, 1, 1),
+    folder: Annotated[Path, typer.Option(help="receives log, trajectory and restart file")] = Path("md"),
+    name: Annotated[str | None, typer.Option(help="of the files; the ensemble by default")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="go on with an earlier run of this name")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier run of this name")] = False,
+    log_every: int = 10,
+    trajectory_every: int = 100,
+    seed: int = 0,
+    compile_: Annotated[str, typer.Option("--compile", help="auto (in long runs), on or off")] = "auto",
+    device: Device = "cpu",
+) -> None:
+    """Run molecular dynamics; stops with a reason when the run leaves physical ground."""
+    from adatom.sim.calculator import Calculator
+    from adatom.sim.md import MDConfig, run
+
+    config = MDConfig.parse(
+        {
+            "ensemble": ensemble, "temperature_K": temperature, "pressure_GPa": pressure, "timestep_fs": timestep,
+            "steps": steps, "log_every": log_every, "trajectory_every": trajectory_every, "seed": seed,
+            "initial_temperature_K": initial_temperature, "compile": compile_,
+        },
+        where="md",
+    )  # fmt: skip
+    calculator = Calculator(model, device)
+    atoms = last_structure(structure, calculator.potential).repeat(supercell)
+    if not restart and config.decided(len(atoms)).compile == "on":
+        console.print("compiling first: half a minute to a minute and a half, less where it was done before")
+    with MDProgress(config.steps, console) as bar:
+        result = run(
+            atoms, calculator, config, folder, name,
+            restart=restart, overwrite=overwrite, progress=bar.show,
+        )  # fmt: skip
+    console.print(f"{result.steps} steps, {result.us_per_atom_step:.1f} µs per atom and step")
+    if result.files is not None:
+        console.print(f"log         {result.files.log}\ntrajectory  {result.files.trajectory}")
+
+
+@app.command()
+def eos(
+    model: ModelFile,
+    structure: StructureFile,
+    span: Annotated[float, typer.Option(help="volumes from (1 - span) to (1 + span) times that of the file")] = 0.08,
+    points: int = 11,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write curve and fit here")] = None,
+    device: Device = "cpu",
+    overwrite: Overwrite = False,
+) -> None:
+    """Energy-volume curve: equilibrium volume, bulk modulus and its pressure derivative."""
+    from adatom.properties.eos import energy_volume
+    from adatom.sim.calculator import Calculator
+
+    ready(*([json_file] if json_file else ()), overwrite=overwrite)
+    calculator = Calculator(model, device)
+    curve = energy_volume(last_structure(structure, calculator.potential), calculator, span=span, points=points)
+    table = Table(title="Birch-Murnaghan fit", show_header=False)
+    for key, value in curve.fit.to_record().items():
+        if isinstance(value, float):
+            table.add_row(key, f"{value:.5g}")
+    console.print(table)
+    if json_file is not None:
+        json_file.write_text(json.dumps(curve.to_record(), indent=1), encoding="utf-8")
+
+
+class MDProgress(AbstractContextManager["MDProgress"]):
+    """Progress bar of a molecular dynamics run."""
+
+    def __init__(self, steps: int, target: Console, title: str = "MD") -> None:
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[thermo]}"), console=target,
+        )  # fmt: skip
+        self.task = self.bar.add_task(title, total=steps, thermo="")
+
+    def __enter__(self) -> MDProgress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def show(self, step: int, thermo: Any) -> None:
+        """Called by the run whenever a line is logged."""
+        text = f"{thermo.temperature_K:.0f} K   {thermo.potential_eV:.3f} eV"
+        self.bar.update(self.task, completed=step, thermo=text)
+
+
+def check_format(path: Path) -> None:
+    """ConfigError unless ASE writes structures under a name like this."""
+    try:
+        kind = filetype(str(path), read=False)
+        writes = ioformats[kind].can_write
+    except (UnknownFileTypeError, KeyError):
+        kind, writes = path.suffix or "a name without a suffix", False
+    if not writes:
+        raise ConfigError(
+            "no structure can be written in this format",
+            where=str(path),
+            wanted="a suffix that ASE writes: .xyz, .traj, .cif, ...",
+            got=kind,
+            remedy="give such a name with --out",
+        )
