@@ -1,0 +1,166 @@
+"""Energies that nothing in their structures explains: failed calculations, another functional, another zero."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from adatom.data.doctor.finding import Finding, about, file_of
+from adatom.data.read import Structure
+from adatom.elements import covalent_radius
+from adatom.statistics import fit_references
+
+CUTOFF: Final = 5.0  # Å
+CENTRES: Final = np.array([0.55, 0.7, 0.85, 1.0, 1.15, 1.35, 1.6, 1.9, 2.2, 2.6])  # distance over the sum of the radii
+MOST_PAIRS: Final = 10  # pairs of elements that get a potential of their own
+FEWEST: Final = 40  # structures
+
+
+def check_energies(structures: Sequence[Structure]) -> list[Finding]:
+    """Energies per atom far from all others once the composition is accounted for."""
+    labelled = [k for k, s in enumerate(structures) if np.isfinite(s.energy) and not s.isolated]
+    if len(labelled) < 10:
+        return []
+    numbers = [structures[k].atoms.numbers for k in labelled]
+    references = fit_references(numbers, [structures[k].energy for k in labelled])
+    rest = np.array(
+        [(structures[k].energy - references.total(n)) / len(n) for k, n in zip(labelled, numbers, strict=True)]
+    )
+    rest -= np.median(rest)
+    spread = float(np.median(np.abs(rest)))
+    odd = [labelled[i] for i in np.flatnonzero(np.abs(rest) > max(30.0 * spread, 3.0))]
+    if not odd:
+        return []
+    message = f"{len(odd)} energies lie up to {np.abs(rest).max():.3g} eV/atom from the rest (usual: {spread:.2g})"
+    remedy = "check for failed calculations, and for energies of another method among them"
+    return [about("wild energies", "warning", structures, odd, message, remedy)]
+
+
+class PairPotential:
+    """A pair potential fitted on the fly: what it cannot explain by far, in the midst of the rest, is suspicious.
+
+    E/n = sum_Z x_Z e_Z + 1/n sum_{pairs} sum_k c_k exp(-(r/(R_i + R_j) - s_k)^2 / 2 w_k^2) f(r),
+
+    linear in e and c; one set of c for each pair of elements while these are few, one for all of them else.
+    """
+
+    def __init__(self, elements: Sequence[int]) -> None:
+        self.elements = sorted(elements)
+        pairs = [(a, b) for i, a in enumerate(self.elements) for b in self.elements[i:]]
+        apart = len(pairs) <= MOST_PAIRS
+        self.kind = {pair: k if apart else 0 for k, pair in enumerate(pairs)}
+        self.kinds = len(pairs) if apart else 1
+        self.lookup = np.zeros((200, 200), dtype=np.int64)
+        for (a, b), k in self.kind.items():
+            self.lookup[a, b] = self.lookup[b, a] = k
+        self.widths = np.gradient(CENTRES)
+        self.rows: list[np.ndarray] = []
+        self.index: list[int] = []
+
+    def add(self, k: int, structure: Structure, i: np.ndarray, j: np.ndarray, d: np.ndarray) -> None:
+        """Take in structure number k with its pairs."""
+        numbers = structure.atoms.numbers
+        near = d < CUTOFF
+        i, j, d = i[near], j[near], d[near]
+        radii = covalent_radius(numbers)
+        scaled = d / (radii[i] + radii[j])
+        basis = np.exp(-0.5 * ((scaled[:, None] - CENTRES) / self.widths) ** 2)
+        basis *= (0.5 * (1.0 + np.cos(np.pi * d / CUTOFF)))[:, None]
+        pair = np.zeros((self.kinds, len(CENTRES)))
+        np.add.at(pair, self.lookup[numbers[i], numbers[j]], basis)
+        shares = [np.count_nonzero(numbers == z) / len(numbers) for z in self.elements]
+        self.rows.append(np.concatenate([shares, pair.ravel() / len(numbers)]))
+        self.index.append(k)
+
+    def findings(self, structures: Sequence[Structure]) -> list[Finding]:
+        """Single energies, and energies of whole files or kinds, that stand apart."""
+        if len(self.index) < max(FEWEST, 3 * (self.rows[0].size if self.rows else 0)):
+            return []
+        energies = np.array([structures[k].energy / len(structures[k].atoms) for k in self.index])
+        design = np.array(self.rows)
+        residual, leverage = _robust(design, energies)
+        spread = 1.48 * float(np.median(np.abs(residual)))
+        judged = leverage < 0.3
+        bound = max(15.0 * spread, 0.05)
+        odd = np.flatnonzero(judged & (np.abs(residual) > bound) & self._ordinary(structures))
+        if not odd.size or odd.size > 0.02 * len(self.index):
+            return []
+        which = [self.index[n] for n in odd]
+        message = (
+            f"{len(which)} energies lie up to {np.abs(residual[odd]).max():.2g} eV/atom from what a pair potential "
+            f"expects (usual: {spread:.2g}), and their forces are ordinary"
+        )
+        remedy = "look for another functional, another electronic state, or failed calculations among them"
+        return [about("unexplained energies", "warning", structures, which, message, remedy)]
+
+    def _ordinary(self, structures: Sequence[Structure]) -> np.ndarray:
+        """Structures that nothing tears at: what lies far out has large forces or stress, and other energies too."""
+        chosen = [structures[k] for k in self.index]
+        pull = np.array([float(np.abs(s.forces).max()) for s in chosen])
+        press = np.array([float(np.abs(s.stress).max()) for s in chosen])
+        calm = np.ones(len(chosen), dtype=bool)
+        for size in (pull, press):
+            known = np.isfinite(size)
+            if known.any():
+                calm &= ~known | (size <= 2.0 * float(np.median(size[known])))
+        return calm
+
+    def shifts(self, structures: Sequence[Structure]) -> list[Finding]:
+        """Files whose energies stand apart as a whole: another functional or another zero."""
+        files = Counter(file_of(structures[k]) for k in self.index)
+        if not 1 < len(files) <= 20 or len(self.index) < max(FEWEST, 3 * (self.rows[0].size + len(files))):
+            return []
+        energies = np.array([structures[k].energy / len(structures[k].atoms) for k in self.index])
+        design = np.array(self.rows)
+        found = []
+        main = files.most_common(1)[0][0]
+        for file, members in files.items():
+            if file == main or members < 5:
+                continue
+            inside = np.array([file_of(structures[k]) == file for k in self.index])
+            if not self._elements_elsewhere(design, inside):
+                continue
+            alone, _ = _robust(design[~inside], energies[~inside], energies[inside], design[inside])
+            spread = 1.48 * float(np.median(np.abs(alone - np.median(alone))))
+            shift = float(np.median(alone))
+            if abs(shift) > max(10.0 * spread, 0.2):
+                message = f"energies of {file} lie {shift:.3g} ± {spread:.1g} eV/atom from those of the other files"
+                remedy = (
+                    "another functional, pseudopotential or zero of energy? fit references per source, or leave one out"
+                )
+                found.append(Finding("shifted energies", "warning", file, message, remedy))
+        return found
+
+    def _elements_elsewhere(self, design: np.ndarray, inside: np.ndarray) -> bool:
+        """Whether the compositions of some structures lie in the span of the others, and their pairs in their range."""
+        shares = design[:, : len(self.elements)]
+        base = shares[~inside]
+        fitted = np.linalg.lstsq(base.T, shares[inside].T, rcond=1e-8)[0]
+        return bool(np.abs(base.T @ fitted - shares[inside].T).max() < 1e-6)
+
+
+def _robust(
+    design: np.ndarray, target: np.ndarray, test: np.ndarray | None = None, rows: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Residuals (of ``test``, ``rows`` where given) of a ridge fit with Huber weights, and leverages of the fit."""
+    middle, scale = design.mean(axis=0), design.std(axis=0) + 1e-9
+    matrix = np.concatenate([(design - middle) / scale, np.ones((len(design), 1))], axis=1)
+    weight = np.ones(len(design))
+    ridge = np.full(matrix.shape[1], 1e-4 * len(design))
+    ridge[-1] = 0.0
+    for _ in range(15):
+        gram = (matrix * weight[:, None]).T @ matrix + np.diag(ridge)
+        inverse = np.linalg.pinv(gram)
+        factors = inverse @ ((matrix * weight[:, None]).T @ target)
+        residual = target - matrix @ factors
+        size = max(1.48 * float(np.median(np.abs(residual))), 1e-9)
+        weight = 1.0 / np.maximum(np.abs(residual) / size, 1.0) ** 2
+    leverage = np.einsum("ij,jk,ik->i", matrix, inverse, matrix) * np.maximum(weight, 1e-6)
+    if test is not None and rows is not None:
+        other = np.concatenate([(rows - middle) / scale, np.ones((len(rows), 1))], axis=1)
+        return np.asarray(test - other @ factors), leverage
+    plain = np.einsum("ij,jk,ik->i", matrix, inverse, matrix)
+    return np.asarray(residual), np.asarray(plain)
