@@ -8,7 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from adatom.data.doctor.finding import Finding, about, file_of
+from adatom.data.doctor.finding import Finding, about, count, file_of
+from adatom.data.doctor.surroundings import half_pairs
 from adatom.data.read import Structure
 from adatom.elements import covalent_radius
 from adatom.statistics import fit_references
@@ -36,7 +37,27 @@ def check_energies(structures: Sequence[Structure]) -> list[Finding]:
         return []
     message = f"{len(odd)} energies lie up to {np.abs(rest).max():.3g} eV/atom from the rest (usual: {spread:.2g})"
     remedy = "check for failed calculations, and for energies of another method among them"
-    return [about("wild energies", "warning", structures, odd, message, remedy)]
+    strained = sum(_extreme(structures[k]) for k in odd)
+    if strained >= 0.8 * len(odd):
+        remedy = "squeezed, torn or dissociated structures, it seems: fine where they are wanted; let the loss be Huber"
+    return [
+        about("wild energies", "note" if strained >= 0.8 * len(odd) else "warning", structures, odd, message, remedy)
+    ]
+
+
+def _extreme(structure: Structure) -> bool:
+    """Whether the structure itself is far from usual: atoms close together or far apart, strong forces or stress."""
+    i, j, d = half_pairs(structure.atoms, CUTOFF)
+    if d.size == 0:
+        return True
+    radii = covalent_radius(structure.atoms.numbers)
+    scaled = d / (radii[i] + radii[j])
+    nearest = np.full(len(structure.atoms), np.inf)
+    np.minimum.at(nearest, i, scaled)
+    np.minimum.at(nearest, j, scaled)
+    pull = float(np.abs(structure.forces).max(initial=0.0)) if np.isfinite(structure.forces).all() else 0.0
+    press = float(np.abs(structure.stress).max()) if np.isfinite(structure.stress).all() else 0.0
+    return bool(scaled.min() < 0.75 or nearest.max() > 1.25 or len(structure.atoms) == 2 or pull > 15.0 or press > 0.1)
 
 
 class PairPotential:
@@ -76,22 +97,23 @@ class PairPotential:
         self.index.append(k)
 
     def findings(self, structures: Sequence[Structure]) -> list[Finding]:
-        """Single energies, and energies of whole files or kinds, that stand apart."""
+        """Single energies that stand apart: far beyond the tail of the others, in the midst of what was fitted."""
         if len(self.index) < max(FEWEST, 3 * (self.rows[0].size if self.rows else 0)):
             return []
         energies = np.array([structures[k].energy / len(structures[k].atoms) for k in self.index])
-        design = np.array(self.rows)
-        residual, leverage = _robust(design, energies)
-        spread = 1.48 * float(np.median(np.abs(residual)))
-        judged = leverage < 0.3
-        bound = max(15.0 * spread, 0.05)
-        odd = np.flatnonzero(judged & (np.abs(residual) > bound) & self._ordinary(structures))
-        if not odd.size or odd.size > 0.02 * len(self.index):
+        fit = _Fit(np.array(self.rows), energies, len(self.elements))
+        size = np.abs(fit.residual)
+        spread = 1.48 * float(np.median(size))
+        bound = max(15.0 * spread, 4.0 * float(np.quantile(size, 0.98)), 0.05)
+        odd = np.flatnonzero((fit.leverage < 0.3) & (size > bound) & self._ordinary(structures))
+        if not odd.size:
             return []
-        which = [self.index[n] for n in odd]
+        which = [k for k in (self.index[n] for n in odd) if not _extreme(structures[k])]
+        if not which:
+            return []
         message = (
-            f"{len(which)} energies lie up to {np.abs(residual[odd]).max():.2g} eV/atom from what a pair potential "
-            f"expects (usual: {spread:.2g}), and their forces are ordinary"
+            f"{count(len(which), 'energy', 'energies')} up to {size[odd].max():.2g} eV/atom from what a pair potential "
+            f"expects (usual: {spread:.2g}), and with ordinary forces"
         )
         remedy = "look for another functional, another electronic state, or failed calculations among them"
         return [about("unexplained energies", "warning", structures, which, message, remedy)]
@@ -123,9 +145,13 @@ class PairPotential:
             inside = np.array([file_of(structures[k]) == file for k in self.index])
             if not self._elements_elsewhere(design, inside):
                 continue
-            alone, _ = _robust(design[~inside], energies[~inside], energies[inside], design[inside])
-            spread = 1.48 * float(np.median(np.abs(alone - np.median(alone))))
-            shift = float(np.median(alone))
+            fit = _Fit(design[~inside], energies[~inside], len(self.elements))
+            rest, leverage = fit.predict(design[inside], energies[inside])
+            near = leverage < 2.0 * float(np.quantile(fit.leverage, 0.98))  # elsewhere it extrapolates
+            if near.sum() < max(5, 0.5 * members):
+                continue
+            spread = 1.48 * float(np.median(np.abs(rest[near] - np.median(rest[near]))))
+            shift = float(np.median(rest[near]))
             if abs(shift) > max(10.0 * spread, 0.2):
                 message = f"energies of {file} lie {shift:.3g} ± {spread:.1g} eV/atom from those of the other files"
                 remedy = (
@@ -142,25 +168,35 @@ class PairPotential:
         return bool(np.abs(base.T @ fitted - shares[inside].T).max() < 1e-6)
 
 
-def _robust(
-    design: np.ndarray, target: np.ndarray, test: np.ndarray | None = None, rows: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Residuals (of ``test``, ``rows`` where given) of a ridge fit with Huber weights, and leverages of the fit."""
-    middle, scale = design.mean(axis=0), design.std(axis=0) + 1e-9
-    matrix = np.concatenate([(design - middle) / scale, np.ones((len(design), 1))], axis=1)
-    weight = np.ones(len(design))
-    ridge = np.full(matrix.shape[1], 1e-4 * len(design))
-    ridge[-1] = 0.0
-    for _ in range(15):
-        gram = (matrix * weight[:, None]).T @ matrix + np.diag(ridge)
-        inverse = np.linalg.pinv(gram)
-        factors = inverse @ ((matrix * weight[:, None]).T @ target)
-        residual = target - matrix @ factors
-        size = max(1.48 * float(np.median(np.abs(residual))), 1e-9)
-        weight = 1.0 / np.maximum(np.abs(residual) / size, 1.0) ** 2
-    leverage = np.einsum("ij,jk,ik->i", matrix, inverse, matrix) * np.maximum(weight, 1e-6)
-    if test is not None and rows is not None:
-        other = np.concatenate([(rows - middle) / scale, np.ones((len(rows), 1))], axis=1)
-        return np.asarray(test - other @ factors), leverage
-    plain = np.einsum("ij,jk,ik->i", matrix, inverse, matrix)
-    return np.asarray(residual), np.asarray(plain)
+class _Fit:
+    """Ridge regression with Huber weights, energies counted from least-squares references of the elements."""
+
+    def __init__(self, design: np.ndarray, target: np.ndarray, elements: int) -> None:
+        self.elements = elements
+        self.references = np.linalg.lstsq(design[:, :elements], target, rcond=1e-8)[0]
+        self.middle, self.scale = design.mean(axis=0), design.std(axis=0) + 1e-9
+        matrix, rest = self._matrix(design), self._rest(design, target)
+        weight = np.ones(len(design))
+        ridge = np.full(matrix.shape[1], 1e-4 * len(design))
+        ridge[-1] = 0.0
+        for _ in range(15):
+            self.inverse = np.linalg.pinv((matrix * weight[:, None]).T @ matrix + np.diag(ridge))
+            self.factors = self.inverse @ ((matrix * weight[:, None]).T @ rest)
+            self.residual = rest - matrix @ self.factors
+            size = max(1.48 * float(np.median(np.abs(self.residual))), 1e-9)
+            weight = 1.0 / np.maximum(np.abs(self.residual) / size, 1.0)
+        self.leverage = self._leverage(matrix)
+
+    def predict(self, design: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Residuals of other structures, and how far out they lie."""
+        matrix = self._matrix(design)
+        return np.asarray(self._rest(design, target) - matrix @ self.factors), self._leverage(matrix)
+
+    def _matrix(self, design: np.ndarray) -> np.ndarray:
+        return np.concatenate([(design - self.middle) / self.scale, np.ones((len(design), 1))], axis=1)
+
+    def _rest(self, design: np.ndarray, target: np.ndarray) -> np.ndarray:
+        return np.asarray(target - design[:, : self.elements] @ self.references)
+
+    def _leverage(self, matrix: np.ndarray) -> np.ndarray:
+        return np.asarray(np.einsum("ij,jk,ik->i", matrix, self.inverse, matrix))

@@ -29,7 +29,7 @@ from adatom.data.doctor.references import (
     reference_table,
     references_of,
 )
-from adatom.data.doctor.repeats import check_copies, check_leakage, check_near
+from adatom.data.doctor.repeats import check_copies, check_leakage, check_near, copied_pairs
 from adatom.data.doctor.slopes import check_kinds, check_slopes, slope_table
 from adatom.data.doctor.surroundings import Neighbourhood, check_cells, check_contacts, half_pairs
 from adatom.data.pairs import Pairs, close_pairs
@@ -169,8 +169,7 @@ def _part(
 ) -> tuple[list[Finding], dict[str, Any]]:
     """Findings and tables of one part; ``chosen`` is what the costly checks look at."""
     pairs = close_pairs(chosen)
-    copied = check_copies(chosen)
-    repeated = [name for f in copied for name in f.names]
+    copied = copied_pairs(chosen)
     around, potential = _surroundings(chosen, cutoffs)
     rows = slope_table(chosen, pairs)
     condition = conditioning(structures)
@@ -181,8 +180,8 @@ def _part(
         *check_zeros(structures),
         *check_constants(structures),
         *check_resolution(structures),
-        *copied,
-        *check_near(chosen, repeated),
+        *check_copies(chosen, copied),
+        *check_near(chosen, copied),
         *check_contacts(chosen),
         *check_cells(structures),
         *around.findings(chosen),

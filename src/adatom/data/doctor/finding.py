@@ -71,9 +71,14 @@ def by_file(structures: Sequence[Structure]) -> dict[str, list[int]]:
     return files
 
 
-def count(number: int, noun: str) -> str:
+def count(number: int, noun: str, plural: str = "") -> str:
     """``1 structure``, ``12,400 structures``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def percent(share: float) -> str:
+    """``0.12 %``, ``14 %``, ``100 %``."""
+    return f"{100.0 * share:.{0 if share > 0.0995 else 2 if share < 0.01 else 1}f} %"
 
 
 def most_common(values: Iterable[str]) -> str:

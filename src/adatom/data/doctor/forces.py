@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from adatom.data.doctor.finding import Finding, Severity, about
+from adatom.data.doctor.finding import Finding, Severity, about, count
 from adatom.data.read import Structure
 
 PUSH: Final = (1e-3, 1e-2)  # eV/Å, noise per atom behind a net force: worth a note, a warning
@@ -70,7 +70,7 @@ def _wild(structures: Sequence[Structure], known: list[int]) -> list[Finding]:
     largest = {k: float(np.abs(structures[k].forces).max()) for k in known}
     wild = [k for k in known if largest[k] > WILD]
     if wild:
-        message = f"{len(wild)} structures have forces above {WILD:g} eV/Å, up to {max(largest.values()):.3g}"
+        message = f"{count(len(wild), 'structure')} with forces above {WILD:g} eV/Å, up to {max(largest.values()):.3g}"
         remedy = "check the unit; remove failed calculations, or let the loss be L1 or Huber"
         return [about("large forces", "warning", structures, wild, message, remedy)]
     usual = float(np.median(list(largest.values())))
@@ -78,7 +78,7 @@ def _wild(structures: Sequence[Structure], known: list[int]) -> list[Finding]:
     if not far or len(known) < 20 or len(far) > 0.05 * len(known):
         return []
     message = (
-        f"{len(far)} structures hold forces far beyond the rest: up to {max(largest.values()):.3g} eV/Å where "
+        f"{count(len(far), 'structure')} with forces far beyond the rest: up to {max(largest.values()):.3g} eV/Å where "
         f"{usual:.2g} is the usual largest"
     )
     remedy = "look at them: wanted extremes are fine, failed calculations spoil the loss"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from adatom.data.doctor.finding import Finding, Severity, about, count, file_of
+from adatom.data.doctor.finding import Finding, Severity, about, count, file_of, percent
 from adatom.data.doctor.nearby import NEAR, near_duplicates
 from adatom.data.fingerprint import copies
 from adatom.data.read import Structure
@@ -15,21 +15,29 @@ LEAKY: Final = 0.02  # share of near-duplicates in a test set that deserves a wa
 SPLIT: Final = "keep frames of one trajectory together: split by group (data.split: {method: group, group: NAME})"
 
 
-def check_copies(structures: Sequence[Structure]) -> list[Finding]:
-    """The same structure twice: harmless when labelled alike, a contradiction when not."""
+def copied_pairs(structures: Sequence[Structure]) -> list[tuple[int, int]]:
+    """Pairs i < j of the same structure, free atoms left out."""
     bound = [k for k, s in enumerate(structures) if not s.isolated]
     some = [structures[k] for k in bound]
-    pairs = [(bound[i], bound[j]) for i, j in copies(some, some) if i < j]
+    return [(bound[i], bound[j]) for i, j in copies(some, some) if i < j]
+
+
+def check_copies(structures: Sequence[Structure], pairs: Sequence[tuple[int, int]]) -> list[Finding]:
+    """The same structure twice: harmless when labelled alike, a contradiction when not."""
     apart = {(i, j): abs(structures[i].energy - structures[j].energy) / len(structures[i].atoms) for i, j in pairs}
     different = [pair for pair in pairs if apart[pair] > SAME]
     found = []
     if different:
         worst = max(apart[pair] for pair in different)
-        names = "; ".join(f"{structures[i].name} and {structures[j].name}" for i, j in different[:5])
-        message = f"{len(different)} pairs of equal structures have different energies, by up to {worst:.3g} eV/atom"
+        names = "; ".join(f"{structures[i].name} and {structures[j].name}" for i, j in different[:3])
+        message = f"{count(len(different), 'pair')} of equal structures have different energies, by up to {worst:.3g}"
         remedy = "keep one of each, or name the charge and multiplicity that tell them apart under keys"
+        if told := _telling(structures, different):
+            remedy = f"the field '{told}' tells them apart: train on one value of it, or keep one of each"
+            if _counts(structures, told):
+                remedy += f"; if it is a charge or a multiplicity, name it: --charge {told}, --spin {told}"
         involved = tuple(dict.fromkeys(structures[k].name for pair in different for k in pair))
-        found.append(Finding("contradicting copies", "warning", names, message, remedy, involved))
+        found.append(Finding("contradicting copies", "warning", names, f"{message} eV/atom", remedy, involved))
     if len(pairs) > len(different):
         unequal = set(different)
         later = sorted({j for pair in pairs if pair not in unequal for j in pair[1:]})
@@ -39,25 +47,54 @@ def check_copies(structures: Sequence[Structure]) -> list[Finding]:
     return found
 
 
-def check_near(structures: Sequence[Structure], copied: Sequence[str] = ()) -> list[Finding]:
-    """Structures that hardly differ from another one, beside the ``copied`` ones."""
-    partner = near_duplicates(structures)
-    known = set(copied)
-    near = sorted(k for k in partner if structures[k].name not in known)
+def _telling(structures: Sequence[Structure], pairs: Sequence[tuple[int, int]]) -> str:
+    """A field that differs in nearly all pairs and has few values: what tells equal structures apart."""
+    for name in structures[pairs[0][0]].tags:
+        values = [(structures[i].tags.get(name), structures[j].tags.get(name)) for i, j in pairs]
+        few = len({v for pair in values for v in pair}) <= 8
+        if few and sum(a != b for a, b in values) > 0.97 * len(pairs) and not _is_label(structures[pairs[0][0]], name):
+            return name
+    return ""
+
+
+def _counts(structures: Sequence[Structure], name: str) -> bool:
+    """Whether a field holds small whole numbers, as charges and multiplicities are."""
+    values = {s.tags.get(name, "") for s in structures}
+    return all(value.lstrip("+-").removesuffix(".0").isdigit() and len(value) < 5 for value in values)
+
+
+def check_near(structures: Sequence[Structure], copied: Sequence[tuple[int, int]]) -> list[Finding]:
+    """Structures that hardly differ from another one; of copies only the first is looked at."""
+    later = {j for _, j in copied}
+    some = [s for k, s in enumerate(structures) if k not in later and not s.isolated]
+    partner = near_duplicates(some)
+    near = sorted(partner)
     if not near:
         return []
-    following = sum(
-        file_of(structures[k]) == file_of(structures[partner[k]]) and abs(_frame(structures[k], structures[partner[k]]))
-        < 6
-        for k in near
-    )  # fmt: skip
-    share = 100.0 * len(near) / len(structures)
-    message = f"{count(len(near), 'structure')} ({share:.2g} %) lie within {NEAR} Å of another one"
-    message += " (no atom moved further)" + (
-        ", mostly frames that follow each other" if 2 * following > len(near) else ""
-    )
-    remedy = f"a random split would test on what was trained on; {SPLIT}"
-    return [about("near-duplicates", "note", structures, near, message, remedy)]
+    pairs = [(some[k], some[partner[k]]) for k in near]
+    following = sum(file_of(a) == file_of(b) and abs(_frame(a, b)) < 6 for a, b in pairs)
+    message = f"{len(near):,} structures ({percent(len(near) / len(structures))}) lie within {NEAR} Å of another one"
+    message += ", mostly frames that follow each other" if 2 * following > len(near) else ""
+    remedy = f"a random split would test on what was trained on: {_grouping(structures, pairs)}"
+    return [about("near-duplicates", "note", some, near, message, remedy)]
+
+
+def _grouping(structures: Sequence[Structure], pairs: Sequence[tuple[Structure, Structure]]) -> str:
+    """A field that keeps near-duplicates together, where there is one."""
+    best, most = "", 1
+    for name in structures[0].tags:
+        values = {s.tags.get(name, "") for s in structures}
+        if not most < len(values) <= len(structures) // 3 or _is_label(structures[0], name):
+            continue
+        if sum(a.tags.get(name) == b.tags.get(name) for a, b in pairs) > 0.97 * len(pairs):
+            best, most = name, len(values)
+    if best:
+        return f"split by group (data.split: {{method: group, group: {best}}}: {most} groups)"
+    return "give each trajectory a name in a field of its frames, and split by it (data.split: {method: group})"
+
+
+def _is_label(structure: Structure, name: str) -> bool:
+    return name in structure.keys.values()
 
 
 def _frame(a: Structure, b: Structure) -> int:
@@ -100,7 +137,7 @@ def _leakage(left: Sequence[Structure], right: Sequence[Structure], ours: str, t
         pairs = [f"{both[k].name} ~ {both[partner[k]].name}" for k in near]
         share = len(near) / max(len(right), 1)
         message = (
-            f"{len(near)} of {len(right)} {theirs} structures ({100 * share:.2g} %) lie within {NEAR} Å of one of the "
+            f"{len(near)} of {len(right)} {theirs} structures ({percent(share)}) lie within {NEAR} Å of one of the "
             f"{ours} set"
         )
         remedy = f"errors on the {theirs} set would be too good; {SPLIT}"

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from adatom.data.doctor.finding import Finding, about, files_of
+from adatom.data.doctor.finding import Finding, about, count, files_of
 from adatom.data.pairs import REACH, Pairs, Slopes, close_pairs, slopes
 from adatom.data.read import Structure
 from adatom.units import ENERGY, LENGTH, PRESSURE
@@ -93,6 +93,23 @@ def slope_table(structures: Sequence[Structure], pairs: Pairs) -> list[dict[str,
     return rows
 
 
+def _unclear(
+    structures: Sequence[Structure], rows: Sequence[dict[str, Any]], label: str, whole: dict[str, Any] | None
+) -> list[Finding]:
+    """Kinds of near-identical structures whose energies follow neither forces nor stress, beside others that do."""
+    if whole is None or label == "stress":
+        return []
+    odd = [r for r in rows if r["unexplained"] > UNEXPLAINED and r["pairs"] >= 20 and r["distance_A"] < 0.1]
+    if not odd:
+        return []
+    told = ", ".join(f"{r['kind']} ({100 * r['unexplained']:.0f} % remain)" for r in odd[:6])
+    message = f"energy differences that neither forces nor stress explain, in these kinds of structures: {told}"
+    remedy = (
+        "are they converged to better than these differences (k-points, cutoff at changed cells)? else leave them out"
+    )
+    return [Finding("energy of a kind", "warning", files_of(structures), message, remedy)]
+
+
 def _slope_row(kind: str, pairs: Pairs) -> dict[str, Any]:
     fit = slopes(pairs)
     known = np.isfinite(fit.force_error), np.isfinite(fit.stress_error)
@@ -100,6 +117,8 @@ def _slope_row(kind: str, pairs: Pairs) -> dict[str, Any]:
         "kind": kind,
         "pairs": len(pairs.first),
         "distance_A": float(np.median(pairs.distance)),
+        "forces_work_eV": float(np.sqrt(np.mean(pairs.force_work**2))),
+        "stress_work_eV": float(np.sqrt(np.mean(pairs.stress_work**2))),
         "forces": fit.force if known[0] else None,
         "forces_error": fit.force_error if known[0] else None,
         "stress": fit.stress if known[1] else None,
@@ -114,12 +133,13 @@ def check_kinds(structures: Sequence[Structure], rows: Sequence[dict[str, Any]])
     found = []
     for label in ("forces", "stress"):
         clear = [r for r in rows if r[label] is not None and r[f"{label}_error"] < 0.15 * max(abs(r[label]), 0.5)]
-        clear = [r for r in clear if r["unexplained"] < UNEXPLAINED]
+        clear = [r for r in clear if r["unexplained"] < UNEXPLAINED and r[f"{label}_work_eV"] > 1e-3]
         whole = next((r for r in clear if r["kind"] == "all"), None)
         odd = [r for r in clear if r is not whole and not BAD[0] < r[label] < BAD[1]]
+        found += _unclear(structures, rows, label, whole)
         if whole is None or not GOOD[0] < whole[label] < GOOD[1] or not odd:
             continue
-        told = ", ".join(f"{r['kind']} ({_figure(r[label], r[f'{label}_error'])})" for r in odd[:6])
+        told = ", ".join(f"{r['kind']} {_figure(r[label], r[f'{label}_error'])}" for r in odd[:6])
         what = "energy and forces" if label == "forces" else "energy and stress"
         message = f"{label} and energies agree in the whole set, and not in these kinds of structures: {told}"
         remedy = "check how these were computed (cutoff of the basis at changed cells, smearing), or leave them out"
@@ -237,6 +257,6 @@ def _outliers(structures: Sequence[Structure], pairs: Pairs, fit: Slopes) -> lis
     odd = sorted(k for k, n in bad.items() if n >= 2 and 2 * n > total[k])
     if not odd:
         return []
-    message = f"{len(odd)} structures have labels that fit none of their near neighbours"
+    message = f"{count(len(odd), 'structure')} with labels that fit none of their near neighbours"
     remedy = "look for failed or differently converged calculations among them"
     return [about("odd structures", "warning", structures, odd, message, remedy)]

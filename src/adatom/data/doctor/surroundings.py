@@ -10,7 +10,7 @@ import ase
 import numpy as np
 import vesin
 
-from adatom.data.doctor.finding import Finding, about, file_of
+from adatom.data.doctor.finding import Finding, about, count, file_of
 from adatom.data.read import Structure
 from adatom.elements import covalent_radius, symbol
 from adatom.neighbors import complete_cell, neighbor_list
@@ -129,7 +129,9 @@ class Neighbourhood:
             return []
         which = [k for k, s in enumerate(structures) if s.name in alone]
         atoms = sum(self.lonely[cutoff].values())
-        message = f"{atoms} atoms in {len(which)} structures have no neighbour within {cutoff:g} Å"
+        message = (
+            f"{count(atoms, 'atom')} in {count(len(which), 'structure')} without any neighbour within {cutoff:g} Å"
+        )
         wider = [c for c in self.cutoffs if not self.lonely[c]]
         remedy = (
             f"a cutoff of {wider[0]:g} Å reaches all of them" if wider else "fine for dissociation curves and gases"
@@ -151,7 +153,9 @@ def check_contacts(structures: Sequence[Structure]) -> list[Finding]:
             least = min(least, ratio)
     if not close:
         return []
-    message = f"{len(close)} structures hold atoms closer than half the sum of their radii (least: {least:.2f} of it)"
+    message = (
+        f"{count(len(close), 'structure')} with atoms closer than half the sum of their radii (least: {least:.2f})"
+    )
     remedy = "fine for dimer curves; otherwise failed calculations to remove"
     return [about("close contacts", "warning", structures, close, message, remedy)]
 
