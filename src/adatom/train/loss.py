@@ -62,31 +62,47 @@ class Weights(NamedTuple):
     stress: float
 
 
-def loss(config: LossConfig, weights: Weights, graph: Graph, predicted: Results, label: Results) -> Tensor:
+def counted(label: Results) -> Tensor:
+    """How many energies, force components and stress components are labelled, (3,) float64."""
+    return torch.stack([torch.isfinite(part).sum() for part in label]).to(torch.float64)
+
+
+def loss(
+    config: LossConfig,
+    weights: Weights,
+    graph: Graph,
+    predicted: Results,
+    label: Results,
+    counts: Tensor | None = None,
+) -> Tensor:
     """L = w_E <d(E/n)> + w_F <dF> + w_S <d sigma>, means over structures, force components and stress components.
 
-    Labels that are NaN do not count; a term without any label is zero.
+    Labels that are NaN do not count; a term without any label is zero. ``counts`` (3,) are those of :func:`counted`,
+    of the whole batch where this is a part of it: the losses of all parts then add up to that of the batch, and so do
+    their gradients, however it was parted.
     """
     atoms = torch.bincount(graph.owner, minlength=graph.cell.shape[0]).to(predicted.energy.dtype)
-    energy = _mean(config.kind, (predicted.energy - label.energy) / atoms, config.huber_energy)
+    of = (counted(label) if counts is None else counts).clamp(min=1.0).unbind()
+    energy = _sum(config.kind, predicted.energy / atoms, label.energy / atoms, config.huber_energy) / of[0]
     # never left out, whatever its weight: a bias that only the energy sees still takes part in distributed training
     total = weights.energy * energy
     if weights.forces > 0:
-        total = total + weights.forces * _mean(config.kind, predicted.forces - label.forces, config.huber_forces)
+        forces = _sum(config.kind, predicted.forces, label.forces, config.huber_forces)
+        total = total + weights.forces * forces / of[1]
     if weights.stress > 0:
-        total = total + weights.stress * _mean(config.kind, predicted.stress - label.stress, config.huber_stress)
+        stress = _sum(config.kind, predicted.stress, label.stress, config.huber_stress)
+        total = total + weights.stress * stress / of[2]
     return total
 
 
-def _mean(kind: Kind, difference: Tensor, delta: float) -> Tensor:
-    known = torch.isfinite(difference.detach())
+def _sum(kind: Kind, predicted: Tensor, label: Tensor, delta: float) -> Tensor:
+    known = torch.isfinite(label)  # not of the difference: a prediction that is no number must not pass unseen
+    difference = predicted - label
     if not known.all():
         difference = difference[known]
-    if difference.numel() == 0:
-        return difference.sum()
     if kind == "l2":
-        return (difference * difference).mean()
+        return (difference * difference).sum()
     size = difference.abs()
     if kind == "l1":
-        return size.mean()
-    return torch.where(size < delta, 0.5 * size * size, delta * (size - 0.5 * delta)).mean() * 2.0
+        return size.sum()
+    return torch.where(size < delta, size * size, delta * (2.0 * size - delta)).sum()
