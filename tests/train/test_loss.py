@@ -147,7 +147,11 @@ def test_a_negative_weight_and_an_unknown_kind_are_refused() -> None:
 def test_the_losses_of_parts_add_up_to_that_of_the_batch(kind: str) -> None:
     torch.manual_seed(0)
     config, weights = LossConfig.parse({"kind": kind}), Weights(2.0, 3.0, 5.0)
-    atoms = [ase.Atoms("Cu2", positions=[[0, 0, 0], [2.2, 0, 0]]), ase.Atoms("Cu"), ase.Atoms("Cu3", [[0, 0, 2.3 * k] for k in range(3)])]
+    atoms = [
+        ase.Atoms("Cu2", positions=[[0, 0, 0], [2.2, 0, 0]]),
+        ase.Atoms("Cu"),
+        ase.Atoms("Cu3", [[0, 0, 2.3 * k] for k in range(3)]),
+    ]
     graphs = [graph_from_atoms(a, 5.0) for a in atoms]
     found = [_drawn(graph) for graph in graphs]
     label = [_drawn(graph) for graph in graphs]
@@ -155,7 +159,9 @@ def test_the_losses_of_parts_add_up_to_that_of_the_batch(kind: str) -> None:
     label[2].forces[0] = NAN
 
     def of(members: list[int], counts: Tensor | None = None) -> Tensor:
-        predicted, wanted = (Results(*(torch.cat(t) for t in zip(*(r[k] for k in members), strict=True))) for r in (found, label))
+        predicted, wanted = (
+            Results(*(torch.cat(t) for t in zip(*(r[k] for k in members), strict=True))) for r in (found, label)
+        )
         return loss(config, weights, collate([graphs[k] for k in members]), predicted, wanted, counts)
 
     counts = counted(Results(*(torch.cat(t) for t in zip(*label, strict=True))))
@@ -165,7 +171,9 @@ def test_the_losses_of_parts_add_up_to_that_of_the_batch(kind: str) -> None:
 
 def _drawn(graph: Graph) -> Results:
     return Results(
-        torch.randn(1, dtype=torch.float64), torch.randn_like(graph.positions), torch.randn(1, 3, 3, dtype=torch.float64)
+        torch.randn(1, dtype=torch.float64),
+        torch.randn_like(graph.positions),
+        torch.randn(1, 3, 3, dtype=torch.float64),
     )
 
 
