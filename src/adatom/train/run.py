@@ -36,10 +36,12 @@ from adatom.train.checkpoint import BEFORE, CHECKPOINT, disk, sweep
 from adatom.train.config import DataConfig, TrainConfig
 from adatom.train.evaluate import errors_table, predict
 from adatom.train.interrupt import Stopped
-from adatom.train.loop import LOG, State, Trainer
+from adatom.train.log import LOG
+from adatom.train.loop import Trainer
 from adatom.train.parallel import Team
 from adatom.train.progress import Progress
 from adatom.train.stages import stages_of
+from adatom.train.state import State
 
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "green"}  # of findings
 
@@ -117,7 +119,7 @@ def train(
     if team.first:
         _write(run / "config.yaml", resolved.to_yaml())
         _write_json(run / "data.json", _data_record(sets, references, potential.card["data"]))
-    trainer.log(_start_record(config, potential, team))
+    trainer.log.add(_start_record(config, potential, team))
     title = f"{config.name}: {type(potential.network).__name__}, {len(train_set)} structures"
     try:
         with Progress(title, console=console) as display:
