@@ -24,7 +24,7 @@ from adatom.train.config import Limits, TrainConfig
 from adatom.train.evaluate import predict
 from adatom.train.interrupt import stop_requests
 from adatom.train.loss import loss
-from adatom.train.optimize import RunningAverage, Schedule, make_optimizer
+from adatom.train.optimize import RunningAverage, Schedule, make_optimizer, set_rate
 from adatom.train.progress import Progress
 from adatom.train.stages import Stage, stages_of, swapped
 
@@ -112,7 +112,7 @@ class Trainer:
         """Optimiser, schedule and averages of a stage, all anew, for its potential."""
         self.potential, stage = potential, self.stage
         potential.runner = Compiler(0.0, training=True) if self._compiles() else None
-        optimizer = make_optimizer(stage.optimizer, potential.parameters())
+        optimizer = make_optimizer(stage.optimizer, potential)
         self.module, self.optimizer = self.fabric.setup(potential, optimizer)
         self.average = RunningAverage(potential.parameters(), stage.optimizer.ema)
         self.best: list[Tensor] = [t.clone() for t in self.average.average]
@@ -290,8 +290,7 @@ class Trainer:
         graph, label = self.train_set.batch(indices)
         graph, label = graph.to(self.fabric.device), Results(*(t.to(self.fabric.device) for t in label))
         weights = stage.loss.weights(fraction)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_rate(self.optimizer, lr)
         self.optimizer.zero_grad()
         predicted = self.module(graph, forces=weights.forces > 0, stress=weights.stress > 0)
         value = loss(stage.loss, weights, graph, predicted, label)
