@@ -30,7 +30,7 @@ import adatom
 from adatom.data.dataset import Dataset, batches
 from adatom.train.config import TrainConfig
 from adatom.train.loss import loss
-from adatom.train.optimize import RunningAverage, make_optimizer, set_rate
+from adatom.train.optimize import RunningAverage, make_optimizer
 from adatom.train.run import facts, make_potential, read_sets, references_of
 
 RESULTS = Path(__file__).resolve().parent / "results" / "learning.json"
@@ -106,7 +106,8 @@ class Blocks:
         self.config, self.weights = config, config.loss.weights(0.0)
         self.optimizer = make_optimizer(config.optimizer, self.potential)
         self.average = RunningAverage(self.potential.parameters(), config.optimizer.ema)
-        set_rate(self.optimizer, 1e-3)
+        for group in self.optimizer.param_groups:
+            group["lr"] = 1e-3
         self.plan = batches(self.data, config.batch, 0, 0)[:STEPS]
         self.plan = (self.plan * STEPS)[:STEPS]
 

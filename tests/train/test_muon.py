@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from adatom.models.mlanet import MLANet, MLANetConfig
 from adatom.train.muon import Muon, newton_schulz, orthogonal
-from adatom.train.optimize import OptimizerConfig, make_optimizer, set_rate
+from adatom.train.optimize import OptimizerConfig, make_optimizer
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -106,10 +106,9 @@ def test_matrices_are_the_weights_that_mix_channels() -> None:
     assert {"body.embedding.weight", "body.layers.0.null", "body.readouts.0.out.weight"} <= set(others)
 
 
-def test_the_schedule_sets_the_rate_of_each_group_by_its_factor() -> None:
-    optimizer = make_optimizer(OptimizerConfig(others=3.0), network())
-    set_rate(optimizer, 0.5)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 1.5]
+def test_the_groups_carry_the_factors_of_their_learning_rates() -> None:
+    optimizer = make_optimizer(OptimizerConfig(lr=0.5, others=3.0), network())
+    assert [(group["lr"], group["lr_factor"]) for group in optimizer.param_groups] == [(0.5, 1.0), (1.5, 3.0)]
 
 
 def test_frozen_parameters_and_those_without_gradient_stay_as_they_are() -> None:

@@ -48,8 +48,9 @@ class OptimizerConfig(Config):
 def make_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.Optimizer:
     """The optimiser of all parameters of a network that are trained.
 
-    A group of parameters may carry ``lr_factor``: its learning rate is that of the schedule times this. With Muon every
-    weight with two axes or more is a matrix, or several, but for embeddings, whose rows belong to elements.
+    A group of parameters may carry ``lr_factor``: the loop sets its learning rate to that of the schedule times this.
+    With Muon every weight with two axes or more is a matrix, or several, but for embeddings, whose rows belong to
+    elements.
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     if config.name == "adamw":
@@ -63,12 +64,6 @@ def make_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.Op
     return Muon(
         matrices, others, config.lr, config.others, config.momentum, config.betas, weight_decay=config.weight_decay
     )
-
-
-def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Learning rate of the next step, for each group of parameters times its ``lr_factor``."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_factor", 1.0)
 
 
 class Schedule:
