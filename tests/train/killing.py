@@ -5,7 +5,8 @@
 It forks: the package is imported once, and each run is a child that SIGKILL ends without a word. Every trial draws a
 kind of run, kills it between one and four times at random moments (while it reads, trains, validates, writes a
 checkpoint), lets it go on with ``resume`` until it ends, and compares its weights and its log with those of the run
-that nobody disturbed: to the last bit. Two processes are started as torchrun starts them, and killed together or one alone.
+that nobody disturbed: to the last bit. Two processes are started as torchrun starts them, and killed together or one
+alone.
 """
 
 from __future__ import annotations

@@ -269,7 +269,7 @@ class Trainer:
             indices = plan[state.batch]
             mine = self._mine(indices)
             batch = self.train_set.batch(mine) if mine else None
-            counts, stop = self._agree(clock, counted(batch[1]).tolist() if batch else [0.0, 0.0, 0.0])
+            counts, stop = self._agree(clock, counted(batch[1]).tolist() if batch else [0.0, 0.0, 0.0], display)
             whole, fraction = self._spent(state.epoch + state.batch / len(plan))
             if stop or fraction >= 1.0:
                 if stop:
@@ -288,13 +288,13 @@ class Trainer:
             self._show(display, found.loss, lr, whole)
             if state.batch < len(plan) and self._overdue():  # an epoch of a large set can last for hours
                 self.save(display)
-        _, stop = self._agree(clock, [0.0, 0.0, 0.0])  # before a validation that may be long
+        _, stop = self._agree(clock, [0.0, 0.0, 0.0], display)  # before a validation that may be long
         if stop:
             self._leave(stop, display)
         state.epoch, state.batch = state.epoch + 1, 0
         return "limit reached" if self._spent(state.epoch)[1] >= 1.0 else ""
 
-    def _agree(self, clock: Clock, counts: list[float]) -> tuple[Tensor, str]:
+    def _agree(self, clock: Clock, counts: list[float], display: Progress) -> tuple[Tensor, str]:
         """Before a step all processes learn of the labels of the whole batch, the time, the memory, and a wish to stop.
 
         The counts of all processes together, (3,), and the wish.
@@ -303,7 +303,11 @@ class Trainer:
         rows = self.team.gather([*counts, clock.seconds(), self.backward.most or 0, WISHES.index(wish)])
         state.seconds = float(rows[0, 3])  # clocks differ, decisions must not
         limits = [int(most) for most in rows[:, 4].tolist() if most > 0]
-        self.backward.most = state.most = min(limits, default=None)  # type: ignore[type-var]
+        most = min(limits, default=None)  # type: ignore[type-var]
+        if most != state.most:
+            self.log.add({"kind": "memory", "step": state.step, "epoch": state.epoch, "atoms_at_once": most})
+            display.say(f"warning: memory ran out; batches are computed in parts of at most {most} atoms from here on")
+        self.backward.most = state.most = most
         return rows[:, :3].sum(dim=0), WISHES[int(rows[:, 5].max())]
 
     def _leave(self, reason: str, display: Progress) -> None:
