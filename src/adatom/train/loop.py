@@ -68,7 +68,7 @@ class Trainer:
         potential.to(self.team.device)
         self.potential, stage = potential, self.stage
         potential.runner = Compiler(0.0, training=True) if self._compiles() else None
-        self.optimizer = make_optimizer(stage.optimizer, potential.parameters())
+        self.optimizer = make_optimizer(stage.optimizer, potential)
         self.backward = Backward(potential, self.train_set, stage.loss, self.team)
         self.backward.most = self.state.most
         self.average = RunningAverage(potential.parameters(), stage.optimizer.ema)
