@@ -403,7 +403,7 @@ LABELS = ("energy", "forces", "stress")
 def _spoken(potential: Potential, graph: Graph, results: Results) -> dict[str, Tensor]:
     """Results without references, and gradients by parameters of a random sum of them where they have any; float64."""
     found = {name: value.detach().nan_to_num().double() for name, value in zip(LABELS, results, strict=True)}
-    references = potential.references.index_select(0, graph.numbers)
+    references = potential.atomic_references(graph)
     found["energy"] = found["energy"] - sum_by_owner(references, graph.owner, graph.cell.shape[0])
     if not results.energy.requires_grad:
         return found
