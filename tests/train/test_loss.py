@@ -13,7 +13,7 @@ from torch import Tensor
 from adatom.errors import ConfigError
 from adatom.graph import Graph, Results, collate
 from adatom.neighbors import graph_from_atoms
-from adatom.train.loss import LateWeights, LossConfig, Weights, counted, loss
+from adatom.train.loss import LateWeights, LossConfig, Weights, counted, loss, terms, total
 from toy import toy_potential
 
 NAN = float("nan")
@@ -162,7 +162,8 @@ def test_the_losses_of_parts_add_up_to_that_of_the_batch(kind: str) -> None:
         predicted, wanted = (
             Results(*(torch.cat(t) for t in zip(*(r[k] for k in members), strict=True))) for r in (found, label)
         )
-        return loss(config, weights, collate([graphs[k] for k in members]), predicted, wanted, counts)
+        sums = terms(config, weights, collate([graphs[k] for k in members]), predicted, wanted)
+        return total(weights, sums, counted(wanted) if counts is None else counts)
 
     counts = counted(Results(*(torch.cat(t) for t in zip(*label, strict=True))))
     assert counts.tolist() == [2.0, 15.0, 27.0]

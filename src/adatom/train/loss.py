@@ -67,32 +67,37 @@ def counted(label: Results) -> Tensor:
     return torch.stack([torch.isfinite(part).sum() for part in label]).to(torch.float64)
 
 
-def loss(
-    config: LossConfig,
-    weights: Weights,
-    graph: Graph,
-    predicted: Results,
-    label: Results,
-    counts: Tensor | None = None,
-) -> Tensor:
-    """L = w_E <d(E/n)> + w_F <dF> + w_S <d sigma>, means over structures, force components and stress components.
+def terms(config: LossConfig, weights: Weights, graph: Graph, predicted: Results, label: Results) -> Tensor:
+    """Sums of the errors of energies per atom, force components and stress components, (3,), each by its shape.
 
-    Labels that are NaN do not count; a term without any label is zero. ``counts`` (3,) are those of :func:`counted`,
-    of the whole batch where this is a part of it: the losses of all parts then add up to that of the batch, and so do
-    their gradients, however it was parted.
+    Labels that are NaN do not count, and terms of weight zero are not looked at.
     """
     atoms = torch.bincount(graph.owner, minlength=graph.cell.shape[0]).to(predicted.energy.dtype)
-    of = (counted(label) if counts is None else counts).clamp(min=1.0).unbind()
-    energy = _sum(config.kind, predicted.energy / atoms, label.energy / atoms, config.huber_energy) / of[0]
-    # never left out, whatever its weight: a bias that only the energy sees still takes part in distributed training
-    total = weights.energy * energy
-    if weights.forces > 0:
-        forces = _sum(config.kind, predicted.forces, label.forces, config.huber_forces)
-        total = total + weights.forces * forces / of[1]
-    if weights.stress > 0:
-        stress = _sum(config.kind, predicted.stress, label.stress, config.huber_stress)
-        total = total + weights.stress * stress / of[2]
-    return total
+    # energies are never left out, whatever their weight: a bias that only they see has a gradient at every step
+    energy = _sum(config.kind, predicted.energy / atoms, label.energy / atoms, config.huber_energy)
+    none = torch.zeros_like(energy)
+    return torch.stack(
+        [
+            energy,
+            _sum(config.kind, predicted.forces, label.forces, config.huber_forces) if weights.forces > 0 else none,
+            _sum(config.kind, predicted.stress, label.stress, config.huber_stress) if weights.stress > 0 else none,
+        ]
+    )
+
+
+def total(weights: Weights, sums: Tensor, counts: Tensor) -> Tensor:
+    """L = w_E <d(E/n)> + w_F <dF> + w_S <d sigma> from the sums of :func:`terms` and the counts of :func:`counted`.
+
+    Means over structures, force components and stress components; a term without any label is zero. A batch may be
+    computed in parts, by one process or by many: with the counts of the whole batch the losses of its parts add up,
+    and so do their gradients.
+    """
+    return (sums * sums.new_tensor(weights) / counts.to(sums).clamp(min=1.0)).sum()
+
+
+def loss(config: LossConfig, weights: Weights, graph: Graph, predicted: Results, label: Results) -> Tensor:
+    """The loss of a whole batch, see :func:`total`."""
+    return total(weights, terms(config, weights, graph, predicted, label), counted(label))
 
 
 def _sum(kind: Kind, predicted: Tensor, label: Tensor, delta: float) -> Tensor:
