@@ -9,13 +9,13 @@ import ase
 import torch
 from torch import Tensor, nn
 
+from adatom.config import nearest
 from adatom.elements import MAX_Z, symbols
 from adatom.errors import ChargeError, ConfigError, UnknownElementError
 from adatom.graph import Graph, Results, sum_by_owner, volumes
 from adatom.memory import guard as memory_guard
 from adatom.memory import require as require_memory
 from adatom.memory import share as share_of_memory
-from adatom.config import nearest
 from adatom.models.base import Model, NetworkOutput, element_rows
 from adatom.models.grow import of_source
 from adatom.models.layered import Layered

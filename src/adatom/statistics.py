@@ -120,7 +120,9 @@ def shift_references(
     fixed = {z: energy - old.get(z, 0.0) for z, energy in (given or {}).items() if z in present}
     moved = fit_references(numbers, residuals, given=fixed)
     energies = dict(old) | {z: old.get(z, 0.0) + change for z, change in moved.energies.items()} | dict(given or {})
-    source: dict[int, Source] = {z: "model" for z in old} | moved.source | dict.fromkeys(given or {}, "given")
+    source: dict[int, Source] = dict.fromkeys(old, "model")
+    source.update(moved.source)
+    source.update(dict.fromkeys(given or {}, "given"))
     order = sorted(energies)
     return References({z: float(energies[z]) for z in order}, {z: source[z] for z in order}, moved.remarks)
 

@@ -92,9 +92,7 @@ def with_state(network: Model, charges: Sequence[float], spins: Sequence[float])
     return made
 
 
-def _range(
-    known: tuple[float, float] | None, values: Sequence[float], usual: float
-) -> tuple[float, float] | None:
+def _range(known: tuple[float, float] | None, values: Sequence[float], usual: float) -> tuple[float, float] | None:
     """The smallest range that holds the known one, by default the usual value, and some more."""
     if not values:
         return known
@@ -148,9 +146,7 @@ def _filled(made: Model, network: Model, rows: Any) -> Model:
     old: Mapping[str, Tensor] = network.state_dict()
     fresh = made.state_dict()
     tables = set(network.tables)
-    state = {
-        name: rows(old[name], value) if name in tables else old.get(name, value) for name, value in fresh.items()
-    }
+    state = {name: rows(old[name], value) if name in tables else old.get(name, value) for name, value in fresh.items()}
     made.load_state_dict(state)
     return made
 

@@ -313,7 +313,12 @@ class PaperRound(nn.Module):
     psi <- (psi W_2 + O W_1) / sqrt 2,   divided by its root mean square
     """
 
-    TABLES: ClassVar[tuple[str, ...]] = ("before.weight", "after.weight", "keep.weight", "weight")  # a row for each species
+    TABLES: ClassVar[tuple[str, ...]] = (
+        "before.weight",
+        "after.weight",
+        "keep.weight",
+        "weight",
+    )  # a row for each species
 
     def __init__(self, config: NEMPConfig, species: int, number: int) -> None:
         super().__init__()

@@ -75,9 +75,9 @@ def worthwhile(weight: Tensor, rank: int) -> bool:
 def merge(network: nn.Module) -> None:
     """Write all changes into the weights; the network is then of the kind it was before any."""
     for module in list(network.modules()):
-        if parametrize.is_parametrized(module):
-            for attribute in list(module.parametrizations):
-                parametrize.remove_parametrizations(module, attribute, leave_parametrized=True)
+        changed = getattr(module, "parametrizations", None)
+        for attribute in list(changed.keys()) if isinstance(changed, nn.ModuleDict) else []:
+            parametrize.remove_parametrizations(module, attribute, leave_parametrized=True)
 
 
 def original(name: str) -> str:

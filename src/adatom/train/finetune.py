@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import nn
 
 from adatom import model_file
@@ -30,6 +30,7 @@ from adatom.potential import Potential
 from adatom.statistics import References, shift_references
 
 START = "start.adatom"  # in the run folder: the potential before its first step
+GROWS = {"elements", "charges", "spins", "sources"}  # entries of a network that fine-tuning can change
 LAYER = re.compile(r"(?:layers|rounds|blocks|readouts|direct|coefficients)\.(\d+)\.")
 
 
@@ -60,7 +61,9 @@ class FinetuneConfig(Config):
     """Where a run starts from, and how the new is put upon the old."""
 
     model: str = Field(description="a model file")
-    references: Literal["solve", "keep"] = Field("solve", description="reference energies: for the new labels, or as is")
+    references: Literal["solve", "keep"] = Field(
+        "solve", description="reference energies: for the new labels, or as is"
+    )
     freeze: tuple[str, ...] = Field((), description="weights that stay as they are: embedding, layers.0, readouts, ...")
     layer_decay: float = Field(
         0.8, gt=0.0, le=1.0, description="learning rate of a layer, as a fraction of that of the layer after it"
@@ -68,9 +71,38 @@ class FinetuneConfig(Config):
     lora: LoRAConfig | None = None
     replay: ReplayConfig = ReplayConfig()
     forgetting: ForgettingConfig = ForgettingConfig()
-    source: str | None = Field(None, description="name of the new labels, if the old level of theory shall stay as well")
+    source: str | None = Field(None, description="name of the new labels, where the old level of theory is kept beside")
     old_source: str = Field("first", description="name of the old ones, where they have none yet")
-    seed_noise: NonNegativeFloat = Field(0.1, description="what sets the row of a new element apart from its kin's")
+
+
+def with_model_of_file(values: Any) -> Any:
+    """Plain values of a training configuration, ``model`` and ``priors`` filled from the file to start from.
+
+    ConfigError for a ``model`` that is not the one of the file: its cutoff, sizes and elements are built into weights.
+    """
+    start = values.get("finetune") if isinstance(values, dict) else None
+    path = start.get("model") if isinstance(start, dict) else getattr(start, "model", None)
+    if not isinstance(path, str):
+        return values
+    card = model_file.info(path)
+    own = card["config"] | {"architecture": card["architecture"]}
+    asked = values.get("model") or {}
+    asked = asked if isinstance(asked, dict) else asked.model_dump(mode="json")
+    unlike = [name for name, value in asked.items() if name not in GROWS and own.get(name) != _plain(value)]
+    if unlike:
+        raise ConfigError(
+            "a model that is fine-tuned stays what it is: this is built into its weights",
+            where=", ".join(f"model.{name}" for name in unlike),
+            wanted=", ".join(f"{name} {own.get(name, 'nothing')}" for name in unlike),
+            got=", ".join(f"{name} {asked[name]}" for name in unlike),
+            remedy="leave model out of the configuration, or train a new model",
+        )
+    grown = {name: value for name, value in asked.items() if name in GROWS}
+    return values | {"model": own | grown, "priors": card["priors"]}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 class Begun(NamedTuple):
@@ -102,19 +134,9 @@ def begin(config: FinetuneConfig, dataset: Dataset, given: Mapping[int, float], 
     new = tuple(z for z in dataset.elements if z not in known)
     network = _charged(with_elements(old.network, dataset.elements, known), dataset)
     tables = [old.references_of(k) for k in range(max(len(old.sources), 1))]
-    names = old.sources
-    source = 0
-    if config.source is not None:
-        names = (*(old.sources or (config.old_source,)), config.source)
-        if len(set(names)) < len(names):
-            raise ConfigError(
-                f"the model has a source '{config.source}' already",
-                where="finetune.source",
-                wanted=f"a name that is not one of {', '.join(names[:-1])}",
-                got=config.source,
-                remedy="give the new labels another name, or fine-tune the model of that source alone",
-            )
-        network, source = with_source(network), len(tables)
+    names, source = _place_of_source(config, old)
+    if source == len(tables):
+        network = with_source(network)
         tables.append(dict(tables[0]))
     for z in new:
         tables[source].setdefault(z, 0.0)
@@ -123,15 +145,37 @@ def begin(config: FinetuneConfig, dataset: Dataset, given: Mapping[int, float], 
     for structure in dataset.structures:
         grown.check_atoms(structure.atoms, structure.name, source)
     solved = _solved(config, grown, dataset, source, {z: e for z, e in tables[source].items() if z not in new}, given)
-    if config.source is not None:  # what the new labels say nothing of is known at the old level of theory alone
-        present = set(dataset.elements)
-        solved = References(
-            {z: e for z, e in solved.energies.items() if z in present}, solved.source, solved.remarks
-        )
+    if len(names) > max(len(old.sources), 1):  # what the new labels say nothing of is known at the old level alone
+        energies = {z: e for z, e in solved.energies.items() if z in set(dataset.elements)}
+        solved = References(energies, {z: solved.source[z] for z in energies}, solved.remarks)
     tables[source] = dict(solved.energies)
     references = dict(zip(names, tables, strict=True)) if names else tables[0]
     remarks = (*solved.remarks, *_kept(config, solved, dataset))
     return Begun(grown.remade(network, references), solved, source, new, remarks)
+
+
+def _place_of_source(config: FinetuneConfig, old: Potential) -> tuple[tuple[str, ...], int]:
+    """Names of the sources of the model to come, and which one the new labels are of."""
+    if config.source is None and len(old.sources) > 1:
+        raise ConfigError(
+            "this model knows several sources of labels, and the new ones may be of any",
+            where="finetune.source",
+            wanted=f"one of {', '.join(old.sources)}, or a new name",
+            got="none",
+            remedy="name it with --source",
+        )
+    if config.source is None or config.source in old.sources:
+        return old.sources, old.sources.index(config.source) if config.source else 0
+    names = old.sources or (config.old_source,)
+    if config.source in names:
+        raise ConfigError(
+            "two sources of labels have one name",
+            where="finetune.source",
+            wanted="two names",
+            got=f"'{config.source}' for the old labels and for the new ones",
+            remedy="give one of them another name, with --source or --set finetune.old_source=NAME",
+        )
+    return (*names, config.source), len(names)
 
 
 def _charged(network: Model, dataset: Dataset) -> Model:
@@ -146,9 +190,7 @@ def _charged(network: Model, dataset: Dataset) -> Model:
             got=", ".join(f"{value:g}" for value in sorted(set(charges))[:8]),
             remedy="fine-tune on one charge at a time, or train an architecture that sees them (adatom models)",
         )
-    return with_state(
-        network, charges if network.embeds_charge else [], spins if network.embeds_spin else []
-    )
+    return with_state(network, charges if network.embeds_charge else [], spins if network.embeds_spin else [])
 
 
 def _solved(
@@ -259,8 +301,9 @@ def _named(pattern: str, network: Model, where: str) -> list[str]:
     parts = pattern.split(".")
     found = [name for name in names if _holds(name.split("."), parts)]
     if not found:
-        known = sorted({".".join(p[i:j]) for p in (n.split(".") for n in names) for i in range(len(p)) for j in (i + 1, i + 2)})
-        near = nearest(pattern, known)
+        ways = [name.split(".") for name in names]
+        known = {".".join(way[i:j]) for way in ways for i in range(len(way)) for j in (i + 1, i + 2)}
+        near = nearest(pattern, sorted(known | {"embedding"}))
         tops = sorted({n.split(".")[1] for n in names if "." in n} | {"embedding"})
         raise ConfigError(
             f"no weight is called '{pattern}'",

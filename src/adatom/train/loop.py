@@ -22,6 +22,8 @@ from adatom.potential import Potential
 from adatom.train import checkpoint
 from adatom.train.config import Limits, TrainConfig
 from adatom.train.evaluate import predict
+from adatom.train.finetune import learning_rates, set_factors
+from adatom.train.forgetting import Probe
 from adatom.train.interrupt import stop_requests
 from adatom.train.loss import loss
 from adatom.train.optimize import RunningAverage, Schedule, make_optimizer
@@ -103,6 +105,7 @@ class Trainer:
     ) -> None:
         self.config, self.run, self.fabric = config, run, fabric
         self.identity = identity  # what must be the same when the run goes on
+        self.probe: Probe | None = None  # of what was known before
         self.train_set, self.valid_set = train_set, valid_set
         self.stages = stages_of(config)
         self.state = State()
@@ -112,7 +115,9 @@ class Trainer:
         """Optimiser, schedule and averages of a stage, all anew, for its potential."""
         self.potential, stage = potential, self.stage
         potential.runner = Compiler(0.0, training=True) if self._compiles() else None
-        optimizer = make_optimizer(stage.optimizer, potential.parameters())
+        optimizer = make_optimizer(stage.optimizer, (p for p in potential.parameters() if p.requires_grad))
+        if self.config.finetune is not None:
+            set_factors(optimizer, potential, learning_rates(potential, self.config.finetune.layer_decay))
         self.module, self.optimizer = self.fabric.setup(potential, optimizer)
         self.average = RunningAverage(potential.parameters(), stage.optimizer.ema)
         self.best: list[Tensor] = [t.clone() for t in self.average.average]
@@ -139,6 +144,9 @@ class Trainer:
         clock = Clock(self.config.limits, self.state.seconds)
         self._saved = time.monotonic()
         with stop_requests() as self._stop_asked:
+            if self.config.finetune is not None and self.state.step == 0:
+                self._validate(display)  # what the old model says of the new data
+                self._look_back(display)
             while True:
                 self._compile(display)
                 reason = self._fit_stage(clock, display)
@@ -188,6 +196,7 @@ class Trainer:
                 patience = self.config.patience
                 if not reason and patience is not None and self.state.stale >= patience:
                     reason = f"no improvement in {patience} validations"
+                reason = self._look_back(display) or reason
             if reason or self._overdue():
                 self.save()
         return reason
@@ -223,7 +232,8 @@ class Trainer:
                 file.write(json.dumps({k: _finite(v) for k, v in record.items()}) + "\n")
 
     def _averages(self) -> dict[str, list[Tensor]]:
-        return {"average": self.average.average, "best": self.best}
+        kept = {"kept": self.probe.kept} if self.probe is not None and self.probe.kept else {}
+        return {"average": self.average.average, "best": self.best, **kept}
 
     _stop_asked: Callable[[], bool] = staticmethod(lambda: False)
     _saved: float = 0.0  # when the last checkpoint was written, or training began
@@ -291,7 +301,7 @@ class Trainer:
         graph, label = graph.to(self.fabric.device), Results(*(t.to(self.fabric.device) for t in label))
         weights = stage.loss.weights(fraction)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_factor", 1.0)
         self.optimizer.zero_grad()
         predicted = self.module(graph, forces=weights.forces > 0, stress=weights.stress > 0)
         value = loss(stage.loss, weights, graph, predicted, label)
@@ -330,6 +340,23 @@ class Trainer:
         }  # fmt: skip
         self.log(record)
         display.valid(record)
+
+    def _look_back(self, display: Progress) -> str:
+        """Measure what was forgotten; the reason to stop when it is more than there may be, with the weights before."""
+        probe = self.probe
+        if probe is None:
+            return ""
+        with self.average.applied():
+            record = probe.look(self.potential)
+        self.log({"kind": "forgetting", "step": self.state.step, "epoch": self.state.epoch, **record})
+        if not self._any(probe.passed()):
+            probe.kept = [t.clone() for t in self.average.average]
+            return ""
+        probe.stopped = True
+        self.average.average = self.best = probe.kept
+        said = f"errors on the probe have grown {record['ratio']:.2f} times, beyond {probe.config.bound:g}"
+        display.say(f"stopped: {said}; the last weights within the bound are kept")
+        return said
 
     def _named(self) -> dict[str, str]:
         """What a record says of the stage it belongs to, where there are several."""

@@ -37,9 +37,13 @@ from adatom.statistics import References, fit_references, scales
 from adatom.train.checkpoint import CHECKPOINT, disk
 from adatom.train.config import DataConfig, TrainConfig
 from adatom.train.evaluate import errors_table, predict
+from adatom.train.finetune import merged
+from adatom.train.forgetting import forgetting_table
+from adatom.train.generic import kept
 from adatom.train.loop import LOG, Stopped, Trainer
 from adatom.train.progress import Progress
 from adatom.train.stages import stages_of
+from adatom.train.start import Start, tuned
 
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "green"}  # of findings
 
@@ -92,20 +96,18 @@ def train(
     speaks = fabric.is_global_zero
     sets = read_sets(config.data, needed(config), console if speaks else Console(quiet=True))
     _require_validation(config, sets)
-    cutoff = config.model.cutoff
-    train_set = Dataset(sets.train, cutoff)
-    valid_set = Dataset(sets.valid, cutoff) if sets.valid else None
-    references = references_of(sets.train, config.data)
-    resolved = config.model_copy(update={"model": config.model.completed(facts(train_set))})
-    potential = make_potential(resolved, train_set, references)
-    if potential.cutoff != cutoff:  # a network may look further than its configuration says
-        train_set = Dataset(sets.train, potential.cutoff)
-        valid_set = Dataset(sets.valid, potential.cutoff) if sets.valid else None
-    sets = _fitting(sets, potential, console if speaks else Console(quiet=True))
-    potential.card |= {"data": _data_card(sets), "versions": _versions()}
     with disk(run):
         run.mkdir(parents=True, exist_ok=True)
+    start = (_fresh if config.finetune is None else tuned)(config, sets, run, fabric.device)
+    resolved, potential, references = start.config, start.potential, start.references
+    sets = _fitting(sets, potential, start.source, console if speaks else Console(quiet=True))
+    for remark in start.remarks if speaks else ():
+        console.print(Text.assemble(("note", COLOURS["note"]), f": {remark}"))
+    potential.card |= {"data": _data_card(sets), "versions": _versions()}
+    train_set = Dataset([*sets.train, *start.replay], potential.cutoff, start.sources(len(sets.train)))
+    valid_set = Dataset(sets.valid, potential.cutoff, start.source) if sets.valid else None
     trainer = Trainer(resolved, potential, train_set, valid_set, run, fabric, _identity(resolved, sets))
+    trainer.probe = start.probe
     if resume:
         trainer.resume()
     else:
@@ -123,11 +125,21 @@ def train(
             console.print(f"stopped at step {trainer.state.step}; all of it is kept: go on with --resume")
         raise
     if speaks:
-        metrics = _finish(trainer.potential, config, sets, run, trainer.state.seconds, fabric.device)
+        metrics = _finish(merged(trainer.potential), config, sets, run, trainer.state.seconds, fabric.device, start)
         console.print(errors_table(metrics))
+        if "forgetting" in metrics:
+            console.print(forgetting_table(metrics["forgetting"]))
         console.print(f"model   {run / 'model.adatom'}\nreport  {write_report(run)}", soft_wrap=True)
     fabric.barrier()
     return run
+
+
+def _fresh(config: TrainConfig, sets: Sets, _run: Path, _device: torch.device) -> Start:
+    """A new potential, made for the training set."""
+    dataset = Dataset(sets.train, config.model.cutoff)
+    references = references_of(sets.train, config.data)
+    resolved = config.model_copy(update={"model": config.model.completed(facts(dataset))})
+    return Start(resolved, make_potential(resolved, dataset, references), references)
 
 
 def accelerator_of(config: TrainConfig) -> Literal["cuda", "cpu"]:
@@ -207,7 +219,7 @@ def _show(findings: Sequence[Finding], console: Console) -> None:
             raise DataError(finding.message, where=finding.where, remedy=finding.remedy)
 
 
-def _fitting(sets: Sets, potential: Potential, console: Console) -> Sets:
+def _fitting(sets: Sets, potential: Potential, source: int, console: Console) -> Sets:
     """The same sets, with what is to be said of them beside this network.
 
     UnknownElementError or ChargeError when a structure to validate or to test on is none that training prepares for.
@@ -217,7 +229,7 @@ def _fitting(sets: Sets, potential: Potential, console: Console) -> Sets:
     findings = unseen(sets.train, seen)
     _show(findings, console)
     for structure in (*sets.valid, *sets.test):
-        potential.check_atoms(structure.atoms, where=structure.name)
+        potential.check_atoms(structure.atoms, structure.name, source)
     return replace(sets, findings=[*sets.findings, *findings])
 
 
@@ -251,7 +263,7 @@ def make_potential(config: TrainConfig, dataset: Dataset, references: References
     network = MODELS[model.architecture](model)
     network.to(getattr(torch, config.precision))
     priors = tuple(PRIORS[p.name](p.model_dump()) for p in config.priors)
-    card = {"min_distance_A": closest_pairs(dataset)}
+    card = {"min_distance_A": closest_pairs(dataset), "samples": kept(dataset.structures, config.samples)}
     return Potential(network, references.energies, scale, priors, model.derivatives, card)
 
 
@@ -285,19 +297,22 @@ def closest_pairs(dataset: Dataset) -> dict[str, float]:
 
 
 def _finish(
-    potential: Potential, config: TrainConfig, sets: Sets, run: Path, seconds: float, device: torch.device
+    potential: Potential, config: TrainConfig, sets: Sets, run: Path, seconds: float, device: torch.device, start: Start
 ) -> dict[str, Any]:
     """Errors of every set, predictions and the model file."""
     metrics: dict[str, Any] = {"train_seconds": seconds}
     for part, structures in sets.parts().items():
         if not structures:
             continue
-        predictions = predict(potential, Dataset(structures, potential.cutoff), config.batch, device)
+        predictions = predict(potential, Dataset(structures, potential.cutoff, start.source), config.batch, device)
         metrics[part] = {k: None if np.isnan(v) else v for k, v in predictions.errors().items()}
         if part != "train":
             path = run / ("predictions.npz" if part == "test" else "valid_predictions.npz")
             with disk(path):
                 predictions.save(path)
+    if start.probe is not None:
+        start.probe.look(potential)
+        metrics["forgetting"] = start.probe.record()
     potential.card["errors"] = {part: metrics[part] for part in ("valid", "test") if part in metrics}
     potential.card["training"] = {
         "seconds": seconds,
