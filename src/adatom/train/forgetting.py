@@ -159,10 +159,23 @@ class Probe:
         ]
         return max(ratios) if ratios else None
 
-    def passed(self) -> bool:
-        """Whether more was forgotten than there may be."""
-        ratio = self.ratio()
-        return self.config.bound is not None and ratio is not None and ratio > self.config.bound
+    def judge(self, weights: list[Tensor]) -> tuple[list[Tensor], str]:
+        """After a look, the weights to go on with: these, or the last within the bound, and the reason to stop then."""
+        ratio, bound = self.ratio(), self.config.bound
+        if bound is None or ratio is None or ratio <= bound:
+            self.kept = [t.clone() for t in weights] if bound is not None else []
+            return weights, ""
+        self.stopped = True
+        return [
+            t.clone() for t in self.kept or weights
+        ], f"errors on the probe grew {ratio:.2f} times, beyond {bound:g}"
+
+    def weights(self, live: list[Tensor]) -> dict[str, list[Tensor]]:
+        """What a checkpoint must hold."""
+        if self.config.bound is None:
+            return {}
+        self.kept = self.kept or [t.clone() for t in live]
+        return {"kept": self.kept}
 
     def record(self) -> dict[str, Any]:
         """For the metrics of a run."""

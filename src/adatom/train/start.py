@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from adatom.statistics import References
 from adatom.train.config import TrainConfig
 from adatom.train.finetune import START, begin, choose_weights
 from adatom.train.forgetting import Probe, replayed
+from adatom.train.parallel import Team
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Start:
         return [self.source] * new + [self.old_source] * len(self.replay)
 
 
-def tuned(config: TrainConfig, sets: Any, run: Path, device: torch.device) -> Start:
-    """A potential from a file, ready for the structures ``sets.train``.
+def tuned(config: TrainConfig, structures: Sequence[Structure], run: Path, team: Team, resume: bool) -> Start:
+    """A potential from a file, ready for some training structures.
 
     It is written to ``run`` as ``start.adatom`` before its first step: a resumed run begins with the very same.
     """
@@ -58,20 +60,20 @@ def tuned(config: TrainConfig, sets: Any, run: Path, device: torch.device) -> St
     path = run / START
     old = model_file.info(settings.model)
     known = sorted({number(name) for name in old["elements"]})
-    dataset = Dataset(sets.train, float(old["cutoff_A"]))
+    dataset = Dataset(structures, float(old["cutoff_A"]))
     begun = begin(settings, dataset, {number(n): e for n, e in config.data.references.items()}, dtype)
     start = begun.potential
-    if path.exists():  # the run goes on: to the last digit what it was begun with
+    if resume:  # to the last digit what it was begun with
         start = model_file.load(path, dtype=dtype)
-    else:
+    elif team.first:
         model_file.save(start, path)
-    start.to(device)
+    start.to(team.device)
     source, former = begun.source, 0
     if source < len(old.get("sources", [])):
         former = source  # more data for a source that is known
     periodic = any(s.atoms.pbc.any() for s in dataset.structures)
     replay = replayed(settings.replay, start, former, int(dataset.atoms.sum()), known, periodic)
-    probe = Probe.of(settings.forgetting, start, former, known, periodic, device)
+    probe = Probe.of(settings.forgetting, start, former, known, periodic, team.device)
     start.train()
     start.card = start.card | _provenance(old, settings.model, config)
     choose_weights(settings, start, begun.new)
