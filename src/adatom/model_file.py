@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import struct
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from safetensors.torch import save as pack_tensors
 from torch import Tensor
 
 from adatom.elements import number, symbol
-from adatom.errors import ConfigError, ModelFileError
+from adatom.errors import ConfigError, ModelFileError, SourceWarning
 from adatom.models import MODELS, Model, read_model
 from adatom.potential import Derivatives, Potential
 from adatom.priors import PRIORS
@@ -48,10 +49,33 @@ def save(potential: Potential, path: str | Path) -> Path:
         ) from error
 
 
-def load(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Potential:
-    """Read a potential.
+def load(
+    path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, source: str | None = None
+) -> Potential:
+    """Read a potential, of one source of labels where the file knows several: by default of the first, with a warning.
 
-    ModelFileError when the file is missing, truncated, altered, a pickle, or from a later format.
+    Raises
+    ------
+    ModelFileError
+        The file is missing, truncated, altered, a pickle, or from a later format.
+    ConfigError
+        There is no such source.
+    """
+    whole = load_whole(path, device, dtype)
+    if len(whole.sources) > 1 and source is None:
+        warnings.warn(
+            f"{path} knows several levels of theory, {', '.join(whole.sources)}, and none was asked for: "
+            f"{whole.sources[0]} is taken; say source='{whole.sources[0]}', or --source",
+            SourceWarning,
+            stacklevel=2,
+        )
+    return whole.of_source(source).eval()
+
+
+def load_whole(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Potential:
+    """Read a potential with all its sources of labels: ``graph.source`` then says which one is asked.
+
+    ModelFileError as in ``load``.
     """
     path = Path(path)
     card, tensors = _checked(path)

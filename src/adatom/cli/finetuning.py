@@ -19,7 +19,9 @@ def finetune(
     replay: Annotated[
         list[Path] | None, typer.Option(help="old data to keep in mind; without, what the old model says itself")
     ] = None,
-    replay_share: Annotated[float, typer.Option(help="of the atoms of an epoch; 0: no replay")] = 0.3,
+    replay_share: Annotated[
+        float | None, typer.Option(help="of the atoms of an epoch; by default 0.3 of what cannot contradict the new")
+    ] = None,
     probe: Annotated[list[Path] | None, typer.Option(help="old test data, to measure what is forgotten")] = None,
     forget_bound: Annotated[
         float | None, typer.Option(help="stop when errors on the probe have grown by this factor")

@@ -45,7 +45,9 @@ class LoRAConfig(Config):
 class ReplayConfig(Config):
     """What keeps the old in mind while the new is learned."""
 
-    share: float = Field(0.3, ge=0.0, lt=1.0, description="of the atoms of an epoch; 0: no replay")
+    share: float | None = Field(
+        None, ge=0.0, lt=1.0, description="of the atoms of an epoch; None: 0.3 where old and new cannot contradict"
+    )
     files: tuple[str, ...] = Field((), description="old data; without, generic structures as the old model sees them")
 
 
@@ -129,7 +131,7 @@ def begin(config: FinetuneConfig, dataset: Dataset, given: Mapping[int, float], 
     DataError
         No labelled structure holds a new element.
     """
-    old = model_file.load(config.model, dtype=dtype)
+    old = model_file.load_whole(config.model, dtype=dtype)
     known = old.elements
     new = tuple(z for z in dataset.elements if z not in known)
     network = _charged(with_elements(old.network, dataset.elements, known), dataset)

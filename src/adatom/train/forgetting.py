@@ -28,11 +28,18 @@ FIGURES = {  # of errors, with what a table calls them
     "stress_rmse_GPa": "stress rmse, GPa",
 }
 BOUND_ON = ("energy_rmse_meV_per_atom", "forces_rmse_meV_per_A")
+SHARE = 0.3  # of replay
 REPLAYED, PROBED = 1, 2  # seeds of generic structures
 
 
 def replayed(
-    config: ReplayConfig, start: Potential, source: int, atoms: int, elements: Sequence[int], periodic: bool
+    config: ReplayConfig,
+    start: Potential,
+    source: int,
+    atoms: int,
+    elements: Sequence[int],
+    periodic: bool,
+    apart: bool,
 ) -> list[Structure]:
     """Old structures for a training set of ``atoms`` atoms: ``config.share`` of all atoms is theirs then.
 
@@ -46,8 +53,11 @@ def replayed(
         Those that the old potential knew.
     periodic
         Whether the new structures are: prototypes are crystals then, where the file holds no samples.
+    apart
+        Whether old and new labels are of other elements, or of two sources: they cannot contradict one another then.
     """
-    wanted = math.ceil(config.share / (1 - config.share) * atoms)
+    share = share_of(config, apart)
+    wanted = math.ceil(share / (1 - share) * atoms)
     if wanted == 0:
         return []
     if not config.files:
@@ -62,6 +72,17 @@ def replayed(
         chosen.append(structures[k])
         wanted -= len(structures[k].atoms)
     return levelled(chosen, start, source)
+
+
+def share_of(config: ReplayConfig, apart: bool) -> float:
+    """The share of replay in an epoch.
+
+    Two levels of theory say two things of one structure: taught as one they leave a potential in between. So without
+    being asked only what cannot contradict is replayed.
+    """
+    if config.share is not None:
+        return config.share
+    return SHARE if apart or config.files else 0.0
 
 
 def labelled(potential: Potential, systems: Sequence[ase.Atoms], source: int, name: str) -> list[Structure]:

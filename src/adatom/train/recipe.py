@@ -44,7 +44,7 @@ def recipe(
     frames = sum(not s.isolated for s in structures)
     atoms = sum(len(s.atoms) for s in structures)
     valid = min(max(round(0.1 * frames), min(5, frames // 2)), 200)
-    share = float(settings.get("replay", {}).get("share", 0.3))
+    share = float(settings.get("replay", {}).get("share") or 0.0)
     steps = min(max(STEPS * math.sqrt(frames / FRAMES), LEAST_STEPS), MOST_STEPS)
     per_epoch = max(atoms / ATOMS, 1) / (1 - share)
     model_file.info(model)  # a wrong path is said before anything else

@@ -64,7 +64,7 @@ def tuned(config: TrainConfig, structures: Sequence[Structure], run: Path, team:
     begun = begin(settings, dataset, {number(n): e for n, e in config.data.references.items()}, dtype)
     start = begun.potential
     if resume:  # to the last digit what it was begun with
-        start = model_file.load(path, dtype=dtype)
+        start = model_file.load_whole(path, dtype=dtype)
     elif team.first:
         model_file.save(start, path)
     start.to(team.device)
@@ -72,7 +72,8 @@ def tuned(config: TrainConfig, structures: Sequence[Structure], run: Path, team:
     if source < len(old.get("sources", [])):
         former = source  # more data for a source that is known
     periodic = any(s.atoms.pbc.any() for s in dataset.structures)
-    replay = replayed(settings.replay, start, former, int(dataset.atoms.sum()), known, periodic)
+    apart = former != source or any(set(s.atoms.numbers.tolist()) & set(begun.new) for s in dataset.structures)
+    replay = replayed(settings.replay, start, former, int(dataset.atoms.sum()), known, periodic, apart)
     probe = Probe.of(settings.forgetting, start, former, known, periodic, team.device)
     start.train()
     start.card = start.card | _provenance(old, settings.model, config)
