@@ -29,6 +29,7 @@ FIGURES = {  # of errors, with what a table calls them
 }
 BOUND_ON = ("energy_rmse_meV_per_atom", "forces_rmse_meV_per_A")
 SHARE = 0.3  # of replay
+FORGOT = "errors on the probe grew"  # why a run was stopped
 REPLAYED, PROBED = 1, 2  # seeds of generic structures
 
 
@@ -132,7 +133,6 @@ class Probe:
     device: torch.device
     after: dict[str, float] = field(default_factory=dict)
     kept: list[Tensor] = field(default_factory=list)  # the last weights inside of the bound
-    stopped: bool = False
 
     @classmethod
     def of(
@@ -186,10 +186,7 @@ class Probe:
         if bound is None or ratio is None or ratio <= bound:
             self.kept = [t.clone() for t in weights] if bound is not None else []
             return weights, ""
-        self.stopped = True
-        return [
-            t.clone() for t in self.kept or weights
-        ], f"errors on the probe grew {ratio:.2f} times, beyond {bound:g}"
+        return [t.clone() for t in self.kept or weights], f"{FORGOT} {ratio:.2f} times, beyond {bound:g}"
 
     def weights(self, live: list[Tensor]) -> dict[str, list[Tensor]]:
         """What a checkpoint must hold."""
@@ -198,8 +195,8 @@ class Probe:
         self.kept = self.kept or [t.clone() for t in live]
         return {"kept": self.kept}
 
-    def record(self) -> dict[str, Any]:
-        """For the metrics of a run."""
+    def record(self, reason: str) -> dict[str, Any]:
+        """For the metrics of a run that ended for this reason."""
         return {
             "structures": len(self.dataset),
             "labels": "the model's own, on generic structures" if self.stated else "of files",
@@ -207,7 +204,7 @@ class Probe:
             "after": self.after,
             "ratio": self.ratio(),
             "bound": self.config.bound,
-            "stopped": self.stopped,
+            "stopped": reason.startswith(FORGOT),
         }
 
 

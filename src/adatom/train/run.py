@@ -39,11 +39,13 @@ from adatom.train.finetune import merged
 from adatom.train.forgetting import forgetting_table
 from adatom.train.generic import kept
 from adatom.train.interrupt import Stopped
-from adatom.train.loop import LOG, State, Trainer
+from adatom.train.log import LOG
+from adatom.train.loop import Trainer
 from adatom.train.parallel import Team
 from adatom.train.progress import Progress
 from adatom.train.stages import stages_of
 from adatom.train.start import Start, tuned
+from adatom.train.state import State
 
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "green"}  # of findings
 
@@ -101,7 +103,7 @@ def train(
     resolved, potential, references = start.config, start.potential, start.references
     sets = _fitting(sets, potential, start, console)
     potential.card |= {"data": _data_card(sets), "versions": _versions()}
-    train_set = Dataset([*sets.train, *start.replay], potential.cutoff, start.sources(len(sets.train)))
+    train_set = start.training_set()
     valid_set = Dataset(sets.valid, potential.cutoff, start.source) if sets.valid else None
     if team.first:
         sweep(run)
@@ -117,7 +119,7 @@ def train(
     if team.first:
         _write(run / "config.yaml", resolved.to_yaml())
         _write_json(run / "data.json", _data_record(sets, references, potential.card["data"]))
-    trainer.log(_start_record(config, potential, team))
+    trainer.log.add(_start_record(config, potential, team))
     title = f"{config.name}: {type(potential.network).__name__}, {len(train_set)} structures"
     try:
         with Progress(title, console=console) as display:
@@ -143,7 +145,7 @@ def _fresh(config: TrainConfig, sets: Sets) -> Start:
     dataset = Dataset(sets.train, config.model.cutoff)
     references = references_of(sets.train, config.data)
     resolved = config.model_copy(update={"model": config.model.completed(facts(dataset))})
-    return Start(resolved, make_potential(resolved, dataset, references), references)
+    return Start(resolved, make_potential(resolved, dataset, references), references, dataset)
 
 
 def _require_validation(config: TrainConfig, sets: Sets) -> None:
@@ -293,7 +295,7 @@ def _finish(
                 predictions.save(path)
     if start.probe is not None:
         start.probe.look(potential)
-        metrics["forgetting"] = start.probe.record()
+        metrics["forgetting"] = start.probe.record(state.ended)
     potential.card["errors"] = {part: metrics[part] for part in ("valid", "test") if part in metrics}
     potential.card["training"] = {
         "seconds": state.seconds,

@@ -29,15 +29,20 @@ class Start:
     config: TrainConfig  # with the model as it is now
     potential: Potential
     references: References
+    dataset: Dataset  # that they were made for
     source: int = 0  # of the labels that are learned
     old_source: int = 0  # of those that are replayed
     replay: tuple[Structure, ...] = ()
     probe: Probe | None = None
     remarks: tuple[str, ...] = ()
 
-    def sources(self, new: int) -> list[int]:
-        """Source of each structure of a training set of some new ones and the replayed ones."""
-        return [self.source] * new + [self.old_source] * len(self.replay)
+    def training_set(self) -> Dataset:
+        """The new structures and the replayed ones."""
+        new, reach = self.dataset, self.potential.cutoff  # a network may look further than its configuration says
+        if not self.replay and self.source == 0 and new.cutoff == reach:
+            return new
+        sources = [self.source] * len(new) + [self.old_source] * len(self.replay)
+        return Dataset([*new.structures, *self.replay], reach, sources)
 
 
 def tuned(config: TrainConfig, structures: Sequence[Structure], run: Path, team: Team, resume: bool) -> Start:
@@ -85,7 +90,7 @@ def tuned(config: TrainConfig, structures: Sequence[Structure], run: Path, team:
         kind = "old data" if settings.replay.files else "generic structures, as the old model sees them"
         remarks.append(f"replay: {len(replay)} structures, {sum(len(s.atoms) for s in replay)} atoms: {kind}")
     resolved = config.model_copy(update={"model": start.network.config})
-    return Start(resolved, start, begun.references, source, former, tuple(replay), probe, tuple(remarks))
+    return Start(resolved, start, begun.references, dataset, source, former, tuple(replay), probe, tuple(remarks))
 
 
 def _provenance(old: dict[str, Any], path: str, config: TrainConfig) -> dict[str, Any]:
