@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from safetensors.torch import load_file
 
 from adatom import model_file
 from adatom.train import checkpoint
-from adatom.train.interrupt import stop_requests
-from adatom.train.loop import Stopped, Trainer
+from adatom.train.interrupt import Stopped, StopRequests, stop_requests
+from adatom.train.loop import Trainer
 from test_cli import call
 from train.runs import configuration, log, run, slices
 
@@ -31,14 +30,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 def press(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """Ctrl-C in the middle of a step."""
-    step = Trainer._step
+    update = Trainer._update
 
-    def pressed(self: Trainer, *arguments: Any) -> float:
+    def pressed(self: Trainer, *arguments: Any) -> None:
         if self.state.step == at:
             signal.raise_signal(signal.SIGINT)
-        return step(self, *arguments)
+        update(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "_step", pressed)
+    monkeypatch.setattr(Trainer, "_update", pressed)
 
 
 @pytest.mark.parametrize("at", [0, 2, 6], ids=["first step", "last of an epoch", "second stage"])
@@ -67,7 +66,7 @@ def test_the_command_says_how_to_go_on(
     press(monkeypatch, 3)
     assert call("train", "config.yaml") == 130
     said = capsys.readouterr()
-    assert "stopped at step 4; all of it is kept: go on with --resume" in said.out
+    assert "Ctrl-C: stopped at step 4; all of it is kept: go on with --resume" in said.out
     assert "Traceback" not in said.out + said.err
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
@@ -76,10 +75,10 @@ def test_the_command_says_how_to_go_on(
 
 
 def test_a_second_one_does_not_wait() -> None:
-    def twice(asked: Callable[[], bool]) -> None:
-        assert not asked()
+    def twice(asked: StopRequests) -> None:
+        assert not asked.reason()
         signal.raise_signal(signal.SIGINT)
-        assert asked()
+        assert asked.reason() == "Ctrl-C"
         signal.raise_signal(signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
@@ -89,16 +88,16 @@ def test_a_second_one_does_not_wait() -> None:
 
 
 def test_elsewhere_than_in_the_main_thread_signals_are_left_alone() -> None:
-    said: list[bool] = []
+    said: list[str] = []
 
     def inside() -> None:
         with stop_requests() as asked:
-            said.append(asked())
+            said.append(asked.reason())
 
     thread = threading.Thread(target=inside)
     thread.start()
     thread.join()
-    assert said == [False]
+    assert said == [""]
 
 
 def test_the_configuration_in_the_run_folder_is_whole_or_not_there(

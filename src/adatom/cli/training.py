@@ -22,6 +22,19 @@ def train(
     config: Annotated[Path, typer.Argument(help="YAML file, see configs/")],
     folder: Annotated[Path, typer.Option(help="where run folders are made")] = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint of this run")] = False,
+    requeue: Annotated[
+        bool,
+        typer.Option("--resume-or-start", help="the same where there is a checkpoint, else begin: for job scripts"),
+    ] = False,
+    max_time: Annotated[
+        str | None,
+        typer.Option(help="90m, 3:50:00, ...: save then, and end with exit code 99, on which batch systems requeue"),
+    ] = None,
+    devices: Annotated[int | None, typer.Option(help="processes on each machine: GPUs, else CPU cores")] = None,
+    nodes: Annotated[int | None, typer.Option(help="machines, started by torchrun or srun")] = None,
+    detect: Annotated[
+        bool, typer.Option("--detect", help="stop at the first NaN and name layer and operation")
+    ] = False,
     change: Annotated[
         list[str] | None, typer.Option("--set", help="override one entry: --set limits.minutes=5 (repeatable)")
     ] = None,
@@ -29,16 +42,20 @@ def train(
     """Train a potential."""
     from adatom.config import read_yaml
     from adatom.train.config import TrainConfig
-    from adatom.train.loop import Stopped
+    from adatom.train.interrupt import Stopped
+    from adatom.train.run import resumable
     from adatom.train.run import train as run_training
 
     values = read_yaml(config)
+    given = {"max_time": max_time, "devices": devices, "nodes": nodes, "detect": detect or None}
+    values |= {name: value for name, value in given.items() if value is not None}
     for entry in change or ():
         override(values, entry)
+    parsed = TrainConfig.parse(values, where=str(config))
     try:
-        run_training(TrainConfig.parse(values, where=str(config)), folder, resume, console)
-    except Stopped:
-        raise typer.Exit(130) from None  # as shells say of Ctrl-C
+        run_training(parsed, folder, resume or (requeue and resumable(folder / parsed.name)), console)
+    except Stopped as stop:
+        raise typer.Exit(stop.code) from None
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import (
     Field,
@@ -20,6 +20,7 @@ from adatom.data.read import Keys, Units
 from adatom.data.split import Split
 from adatom.models import AnyModelConfig
 from adatom.priors.zbl import ZBLConfig
+from adatom.train.interrupt import duration
 from adatom.train.loss import LossConfig
 from adatom.train.optimize import OptimizerConfig
 
@@ -93,7 +94,13 @@ class TrainConfig(Config):
     seed: int = 0
     precision: Literal["float32", "float64"] = "float32"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: PositiveInt = 1
+    devices: PositiveInt = Field(1, description="processes on each node, of a GPU or CPU core each")
+    nodes: PositiveInt = Field(1, description="machines; more than one need torchrun or srun")
+    workers: NonNegativeInt = Field(0, description="processes beside each of these that prepare batches")
+    max_time: str | None = Field(
+        None, description="save and stop after this time, as 90m or 23:50:00, with an exit code to be started again by"
+    )
+    detect: bool = Field(False, description="stop at the first number that is none, and name layer and operation")
     compile: Switch = Field(
         "auto", description="training steps as compiled code, checked against float64; auto: where the run is long"
     )
@@ -106,6 +113,21 @@ class TrainConfig(Config):
         if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
             raise ValueError("the name of a run is that of its folder: a plain one, without / and not . or ..")
         return name
+
+    @field_validator("max_time", mode="before")
+    @classmethod
+    def _time(cls, given: Any) -> str | None:
+        """YAML reads 23:50:00 as a number of seconds, to the base of sixty."""
+        if given is None:
+            return None
+        text = f"{given}s" if isinstance(given, (int, float)) else str(given)
+        duration(text)  # a ValueError says how to write it
+        return text
+
+    @property
+    def seconds_at_most(self) -> float | None:
+        """``max_time`` in seconds."""
+        return None if self.max_time is None else duration(self.max_time)
 
     @model_validator(mode="after")
     def _two_stages(self) -> TrainConfig:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 import time
@@ -12,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from rich.console import Console
 from rich.text import Text
 
@@ -34,10 +32,12 @@ from adatom.potential import Potential
 from adatom.priors import PRIORS
 from adatom.report import write_report
 from adatom.statistics import References, fit_references, scales
-from adatom.train.checkpoint import CHECKPOINT, disk
+from adatom.train.checkpoint import BEFORE, CHECKPOINT, disk, sweep
 from adatom.train.config import DataConfig, TrainConfig
 from adatom.train.evaluate import errors_table, predict
-from adatom.train.loop import LOG, Stopped, Trainer
+from adatom.train.interrupt import Stopped
+from adatom.train.loop import LOG, State, Trainer
+from adatom.train.parallel import Team
 from adatom.train.progress import Progress
 from adatom.train.stages import stages_of
 
@@ -79,18 +79,17 @@ def train(
     TrainingError
         The loss is no longer a number.
     Stopped
-        Ctrl-C: a KeyboardInterrupt after the step in hand, and after the checkpoint that the run goes on from.
+        Ctrl-C, SIGTERM or the end of ``max_time``: a KeyboardInterrupt after the step in hand, and after the
+        checkpoint that the run goes on from.
     """
     console = console or Console()
     run = _check_folder(Path(folder) / config.name, resume)
-    accelerator = accelerator_of(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    fabric = Fabric(accelerator=accelerator, devices=config.devices, strategy="auto")
-    fabric.launch()
-    speaks = fabric.is_global_zero
-    sets = read_sets(config.data, needed(config), console if speaks else Console(quiet=True))
+    team = Team.launch(config)
+    console = console if team.first else Console(quiet=True)
+    sets = read_sets(config.data, needed(config), console)
     _require_validation(config, sets)
     cutoff = config.model.cutoff
     train_set = Dataset(sets.train, cutoff)
@@ -101,60 +100,40 @@ def train(
     if potential.cutoff != cutoff:  # a network may look further than its configuration says
         train_set = Dataset(sets.train, potential.cutoff)
         valid_set = Dataset(sets.valid, potential.cutoff) if sets.valid else None
-    sets = _fitting(sets, potential, console if speaks else Console(quiet=True))
+    sets = _fitting(sets, potential, console)
     potential.card |= {"data": _data_card(sets), "versions": _versions()}
     with disk(run):
         run.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(resolved, potential, train_set, valid_set, run, fabric, _identity(resolved, sets))
+    if team.first:
+        sweep(run)
+    trainer = Trainer(resolved, potential, train_set, valid_set, run, team, _identity(resolved, sets))
     if resume:
-        trainer.resume()
+        remark = trainer.resume()
+        if remark:
+            console.print(f"warning: {remark}", style="yellow", soft_wrap=True)
     else:
         trainer.save()  # before the first line of the log: a run that can no longer be started can go on
-    if speaks:
+    team.wait()  # until all have read the checkpoint
+    if team.first:
         _write(run / "config.yaml", resolved.to_yaml())
         _write_json(run / "data.json", _data_record(sets, references, potential.card["data"]))
-    trainer.log(_start_record(config, potential, fabric))
+    trainer.log(_start_record(config, potential, team))
     title = f"{config.name}: {type(potential.network).__name__}, {len(train_set)} structures"
     try:
-        with Progress(title, console=console if speaks else Console(quiet=True)) as display:
+        with Progress(title, console=console) as display:
             trainer.fit(display)
-    except Stopped:
-        if speaks:
-            console.print(f"stopped at step {trainer.state.step}; all of it is kept: go on with --resume")
+    except Stopped as stop:
+        console.print(
+            f"{stop.reason}: stopped at step {trainer.state.step}; all of it is kept: go on with --resume",
+            soft_wrap=True,
+        )
         raise
-    if speaks:
-        metrics = _finish(trainer.potential, config, sets, run, trainer.state.seconds, fabric.device)
+    if team.first:
+        metrics = _finish(trainer.potential, config, sets, run, trainer.state, team.device)
         console.print(errors_table(metrics))
         console.print(f"model   {run / 'model.adatom'}\nreport  {write_report(run)}", soft_wrap=True)
-    fabric.barrier()
+    team.wait()
     return run
-
-
-def accelerator_of(config: TrainConfig) -> Literal["cuda", "cpu"]:
-    """Where to compute; ConfigError when the machine does not have what is asked for.
-
-    GPU means CUDA: graphs are float64, which Apple's MPS does not have.
-    """
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if config.accelerator == "gpu" and gpus == 0:
-        raise ConfigError(
-            "this machine has no GPU that PyTorch can use",
-            where="accelerator",
-            wanted="a CUDA device",
-            got="none",
-            remedy="set accelerator to cpu or auto, or install PyTorch with CUDA",
-        )
-    accelerator: Literal["cuda", "cpu"] = "cpu" if config.accelerator == "cpu" or gpus == 0 else "cuda"
-    most, kind = (gpus, "GPUs") if accelerator == "cuda" else (os.cpu_count() or 1, "CPU cores")
-    if config.devices > most:
-        raise ConfigError(
-            "more processes are asked for than there are devices",
-            where="devices",
-            wanted=f"at most {most}, the {kind} of this machine",
-            got=str(config.devices),
-            remedy=f"set devices to {most} or less",
-        )
-    return accelerator
 
 
 def _require_validation(config: TrainConfig, sets: Sets) -> None:
@@ -285,10 +264,12 @@ def closest_pairs(dataset: Dataset) -> dict[str, float]:
 
 
 def _finish(
-    potential: Potential, config: TrainConfig, sets: Sets, run: Path, seconds: float, device: torch.device
+    potential: Potential, config: TrainConfig, sets: Sets, run: Path, state: State, device: torch.device
 ) -> dict[str, Any]:
     """Errors of every set, predictions and the model file."""
-    metrics: dict[str, Any] = {"train_seconds": seconds}
+    metrics: dict[str, Any] = {"train_seconds": state.seconds}
+    if state.trouble.skipped or state.trouble.rollbacks:
+        metrics["not_finite"] = {"steps_not_taken_for": state.trouble.skipped, "rollbacks": state.trouble.rollbacks}
     for part, structures in sets.parts().items():
         if not structures:
             continue
@@ -300,7 +281,7 @@ def _finish(
                 predictions.save(path)
     potential.card["errors"] = {part: metrics[part] for part in ("valid", "test") if part in metrics}
     potential.card["training"] = {
-        "seconds": seconds,
+        "seconds": state.seconds,
         "seed": config.seed,
         "loss": config.loss.model_dump(mode="json"),
         "schedule": config.schedule,
@@ -312,6 +293,11 @@ def _finish(
     return metrics
 
 
+def resumable(run: Path) -> bool:
+    """Whether a run folder holds a checkpoint to go on from."""
+    return (run / CHECKPOINT).exists() or (run / BEFORE).exists()
+
+
 def _check_folder(run: Path, resume: bool) -> Path:
     taken = (run / LOG).exists() or (run / "model.adatom").exists()
     if taken and not resume:
@@ -320,12 +306,12 @@ def _check_folder(run: Path, resume: bool) -> Path:
             where=str(run),
             remedy="continue it with --resume, give the run another name, or remove the folder",
         )
-    if resume and not (run / CHECKPOINT).exists():
+    if resume and not resumable(run):
         raise ConfigError("there is no checkpoint to resume from", where=str(run), remedy="start without --resume")
     return run
 
 
-def _start_record(config: TrainConfig, potential: Potential, fabric: Fabric) -> dict[str, Any]:
+def _start_record(config: TrainConfig, potential: Potential, team: Team) -> dict[str, Any]:
     return {
         "kind": "start",
         "time": time.time(),
@@ -333,8 +319,8 @@ def _start_record(config: TrainConfig, potential: Potential, fabric: Fabric) -> 
         "size": config.model.size,
         "schedule": config.schedule,
         "parameters": sum(p.numel() for p in potential.network.parameters()),
-        "device": str(fabric.device),
-        "processes": fabric.world_size,
+        "device": str(team.device),
+        "processes": team.size,
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
     }
