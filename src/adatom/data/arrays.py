@@ -22,7 +22,7 @@ ISOLATED, MASSES, MOMENTA = 8, 16, 32
 HAS: Final = dict(zip(LABELS, (64, 128, 256), strict=True))  # complete labels
 SOME: Final = dict(zip(LABELS, (512, 1024, 2048), strict=True))  # one finite number at least
 
-_ODD: Final = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio; odd
+_ODD: Final = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio; odd
 _WIDTH: Final = 8  # weights of an atom
 
 
@@ -143,8 +143,8 @@ def check_words(arrays: Arrays, place: np.ndarray) -> np.ndarray:
 
 def _weights(place: np.ndarray) -> np.ndarray:
     """Odd 64-bit numbers, eight for each place: (n, 8)."""
-    steps = (2 * np.arange(_WIDTH, dtype=np.uint64) + np.uint64(1)) * _ODD
-    return place.astype(np.uint64)[:, None] * (np.uint64(2 * _WIDTH) * _ODD) + steps
+    steps = (2 * np.arange(_WIDTH, dtype=np.uint64) + np.uint64(1)) * np.uint64(_ODD)
+    return place.astype(np.uint64)[:, None] * np.uint64(2 * _WIDTH * _ODD % 2**64) + steps
 
 
 def arrays_of(structures: Sequence[Structure], names: dict[str, int] | None = None) -> Arrays:

@@ -84,7 +84,7 @@ def _reverse(ends: np.ndarray, shifts: np.ndarray | None) -> np.ndarray:
             keys = keys * radix + whole[:, axis] + reach
             wanted = wanted * radix - whole[:, axis] + reach
     place = np.minimum(np.searchsorted(keys, wanted), count - 1)
-    return np.where(keys.take(place) == wanted, place, count)
+    return np.asarray(np.where(keys.take(place) == wanted, place, count))
 
 
 def assemble(taken: Taken, edges: Edges, source: int = 0) -> tuple[Graph, Results]:

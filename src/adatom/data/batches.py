@@ -41,7 +41,7 @@ class Plan(Sequence[list[int]]):
     """The batches of an epoch, each a list of indices; ``plan[k:]`` is the rest of the epoch from batch k on."""
 
     def __init__(self, index: np.ndarray, bounds: np.ndarray) -> None:
-        self.index, self.bounds = index, bounds  # (structures,) and (batches + 1,)
+        self.order, self.bounds = index, bounds  # (structures,) and (batches + 1,)
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -50,12 +50,12 @@ class Plan(Sequence[list[int]]):
         if isinstance(k, slice):
             if k.step in (None, 1):
                 start, stop, _ = k.indices(len(self))
-                return Plan(self.index, self.bounds[start : max(stop, start) + 1])
+                return Plan(self.order, self.bounds[start : max(stop, start) + 1])
             return [self[i] for i in range(*k.indices(len(self)))]
         if not -len(self) <= k < len(self):
             raise IndexError(k)
         k = int(k) % len(self)
-        batch: list[int] = self.index[self.bounds[k] : self.bounds[k + 1]].tolist()
+        batch: list[int] = self.order[self.bounds[k] : self.bounds[k + 1]].tolist()
         return batch
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -82,7 +82,7 @@ def batches(dataset: Sized, budget: Budget, seed: int = 0, epoch: int = 0, shuff
         return _in_order(sizes, limits)
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(sizes.shape[1])
-    beyond = (sizes > limits[:, None]).any(axis=0)[order]
+    beyond: np.ndarray = np.asarray((sizes > limits[:, None]).any(axis=0))[order]
     packed = _pack(order[~beyond], sizes, limits)
     alone = order[beyond]
     counts = np.concatenate([packed[1], np.ones(len(alone), dtype=np.int64)])
@@ -158,7 +158,7 @@ class _Lanes:
     def fill(self) -> tuple[np.ndarray, np.ndarray]:
         """One batch of each lane: lanes (n,) and structures (n,)."""
         sums = self.shares.cumsum(axis=2)
-        took = (sums <= self.inside).all(axis=0)  # (lanes, look)  from the front on
+        took = np.asarray((sums <= self.inside).all(axis=0))  # (lanes, look)  from the front on
         took[:, 0] = self.buffer[:, 0] >= 0
         lanes = np.arange(len(took))
         last = np.maximum(took.sum(axis=1) - 1, 0)

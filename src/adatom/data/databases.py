@@ -73,9 +73,9 @@ def lmdb_rows(path: Path, start: int = 0) -> Iterator[AtomsRow]:
                 ) from error
 
 
-def _row(value: bytes, number: int) -> dict[str, Any]:
+def _row(value: bytes | None, number: int) -> dict[str, Any]:
     """One row as the plain values that ASE makes rows from."""
-    row: dict[str, Any] = json.loads(zlib.decompress(value), object_hook=object_hook)
+    row: dict[str, Any] = json.loads(zlib.decompress(value or b""), object_hook=object_hook)
     return {"unique_id": "", "calculator_parameters": {}, **row, "id": number}
 
 

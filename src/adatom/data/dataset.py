@@ -79,7 +79,7 @@ class Dataset:
         if counts is None:
             counts = Dataset(whole, self.cutoff)._count()
             known.write(counts)
-        return counts[self.chosen.index]
+        return counts[self.chosen.which]
 
     def graph(self, k: int) -> Graph:
         """Graph of one structure."""

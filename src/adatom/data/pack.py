@@ -32,6 +32,7 @@ from adatom.data.store import (
     Store,
     digest_of,
     file_of,
+    is_store,
     row_bytes,
     shard_bytes,
 )
@@ -65,13 +66,14 @@ def pack(
     """
     plan = _plan([Path(p) for p in files], keys or Keys(), units or Units())
     folder = Path(folder)
-    if overwrite:
+    ours = is_store(folder)
+    if overwrite and ours:
         _remove(folder)
     if (folder / INDEX).exists():
         store = Store(folder)
-        _same_plan({name: store.index[name] for name in ("files", "keys", "units")}, plan, folder)
+        _same_plan({name: store.about[name] for name in ("files", "keys", "units")}, plan, folder)
         return store
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / JOURNAL).exists())):
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not ours)):
         raise StoreError(
             "this folder holds something else, and nothing is overwritten",
             where=str(folder),
@@ -119,7 +121,7 @@ class _Writer:
             if k == 0:
                 _same_plan({name: entry.get(name) for name in self.plan}, self.plan, self.folder)
                 continue
-            self.shards.append(entry["shard"])
+            self.shards += [entry["shard"]] if entry["shard"] else []
             for table, names in ((self.kinds, entry["kinds"]), (self.config_types, entry["config_types"])):
                 table.update({name: len(table) + i for i, name in enumerate(names)})
             self.at, self.state = entry["at"], entry["state"]
@@ -167,8 +169,12 @@ class _Writer:
                     tell(self.shards[-1]["ends"]["frames"])
             done.append(asdict(reader.found()))
             self.at, self.state = [number + 1, 0], None
-        if batch or done:
-            self._shard(batch, [len(files), 0], None, done)
+        end: list[int] = [len(files), 0]
+        if batch:
+            self._shard(batch, end, None, done)
+        elif done:  # the last file ended with a shard
+            self.found += done
+            self._append({"shard": None, "at": end, "state": None, "found": done, "kinds": [], "config_types": []})
         check_asked(keys, {name for kind in self.kinds for name in json.loads(kind)["fields"]}, files)
 
     def _shard(self, batch: list[Structure], at: list[int], state: Any, found: list[dict[str, Any]]) -> None:

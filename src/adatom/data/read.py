@@ -70,11 +70,11 @@ def read(
 def _check_packed(store: Store, keys: Keys, units: Units) -> None:
     """The labels of a store were chosen and converted when it was packed: other wishes come too late."""
     for name, asked, usual in (("keys", keys.model_dump(), Keys()), ("units", units.model_dump(), Units())):
-        if asked not in (usual.model_dump(), store.index[name]):
+        if asked not in (usual.model_dump(), store.about[name]):
             raise StoreError(
                 f"{name} are given that this store was not packed with",
                 where=str(store.folder),
-                wanted=f"{name} {store.index[name]}, or none: a store keeps labels in eV, eV/Å and eV/Å^3",
+                wanted=f"{name} {store.about[name]}, or none: a store keeps labels in eV, eV/Å and eV/Å^3",
                 got=str(asked),
                 remedy=f"leave {name} out, or pack the files anew with them",
             )

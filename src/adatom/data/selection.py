@@ -111,7 +111,7 @@ class Selection(Sequence[Structure]):
     def __init__(self, parts: Sequence[Store | Held], index: np.ndarray | None = None) -> None:
         self.parts = tuple(parts)
         self.starts = np.cumsum([0] + [len(p) for p in self.parts])
-        self.index = np.arange(self.starts[-1]) if index is None else np.asarray(index, dtype=np.int64)
+        self.which = np.arange(self.starts[-1]) if index is None else np.asarray(index, dtype=np.int64)
 
     @classmethod
     def of(cls, structures: Sequence[Structure]) -> Selection:
@@ -121,7 +121,7 @@ class Selection(Sequence[Structure]):
         return cls([structures if isinstance(structures, Store) else Held(structures)])
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.which)
 
     @overload
     def __getitem__(self, k: int) -> Structure: ...
@@ -130,7 +130,7 @@ class Selection(Sequence[Structure]):
     def __getitem__(self, k: int | slice) -> Structure | Selection:
         if isinstance(k, slice):
             return self.select(np.arange(len(self))[k])
-        part, place = self._place(int(self.index[k]))
+        part, place = self._place(int(self.which[k]))
         structure: Structure = part[place]
         return structure
 
@@ -143,17 +143,17 @@ class Selection(Sequence[Structure]):
         parts = [*self.parts, *fresh]
         joint = Selection(parts)
         offset = np.array([next(joint.starts[i] for i, q in enumerate(parts) if q is p) for p in theirs.parts])
-        part = np.searchsorted(theirs.starts, theirs.index, side="right") - 1
-        moved = theirs.index - theirs.starts[part] + offset[part] if len(theirs) else theirs.index
-        return joint.select(np.concatenate([self.index, moved]))
+        part = np.searchsorted(theirs.starts, theirs.which, side="right") - 1
+        moved = theirs.which - theirs.starts[part] + offset[part] if len(theirs) else theirs.which
+        return joint.select(np.concatenate([self.which, moved]))
 
     def select(self, which: np.ndarray | Sequence[int]) -> Selection:
         """The ``which``-th of these, in that order."""
-        return Selection(self.parts, self.index[np.asarray(which, dtype=np.int64)])
+        return Selection(self.parts, self.which[np.asarray(which, dtype=np.int64)])
 
     def take(self, which: np.ndarray | Sequence[int]) -> Taken:
         """The ``which``-th of these as arrays, in that order; StoreError when a store was altered."""
-        index = self.index[np.asarray(which, dtype=np.int64)]
+        index = self.which[np.asarray(which, dtype=np.int64)]
         if len(self.parts) == 1:
             return self.parts[0].take(index)
         part = np.searchsorted(self.starts, index, side="right") - 1
@@ -172,7 +172,7 @@ class Selection(Sequence[Structure]):
         """One number of each structure."""
         whole = [read(p.arrays) for p in self.parts]
         column = whole[0] if len(whole) == 1 else np.concatenate(whole)
-        return np.asarray(column[self.index])
+        return np.asarray(column[self.which])
 
     @cached_property
     def atoms(self) -> np.ndarray:
@@ -192,7 +192,7 @@ class Selection(Sequence[Structure]):
     @property
     def periodic(self) -> np.ndarray:
         """Which are periodic in three directions, (n,)."""
-        return (self.flags & sum(PBC)) == sum(PBC)
+        return np.asarray((self.flags & sum(PBC)) == sum(PBC))
 
     def has(self, label: str) -> np.ndarray:
         """Which carry a label, complete, (n,)."""
@@ -222,11 +222,21 @@ class Selection(Sequence[Structure]):
         """Atomic numbers that occur, in order, and the number of their atoms."""
         total = np.zeros(256, dtype=np.int64)
         for arrays, which in self._by_part():
-            if len(which) == len(arrays) and len(np.unique(which)) == len(which):
-                total += np.bincount(arrays.numbers, minlength=256)
-            else:
-                total += np.bincount(arrays.numbers[arrays.atoms_of(which)[0]], minlength=256)
+            times = np.bincount(which, minlength=len(arrays))
+            for many in np.unique(times[times > 0]):
+                meant = np.repeat(times == many, np.diff(arrays.bounds))
+                total += many * np.bincount(arrays.numbers[meant], minlength=256)
         return {int(z): int(total[z]) for z in np.flatnonzero(total)}
+
+    def numbers(self) -> list[np.ndarray]:
+        """Atomic numbers of each structure, (atoms,) each."""
+        found: list[np.ndarray] = [np.zeros(0)] * len(self)
+        for arrays, which in self._by_part():
+            atoms, _, counts = arrays.atoms_of(which)
+            parts = np.split(arrays.numbers[atoms].astype(np.int64), counts.cumsum()[:-1])
+            for k, part in zip(np.flatnonzero(self._of_part(arrays)), parts, strict=True):
+                found[k] = part
+        return found
 
     def first_with(self, element: int) -> int:
         """The first structure that holds an element."""
@@ -240,41 +250,39 @@ class Selection(Sequence[Structure]):
         return first
 
     def _of_part(self, arrays: Arrays) -> np.ndarray:
-        part = np.searchsorted(self.starts, self.index, side="right") - 1
-        return part == next(k for k, p in enumerate(self.parts) if p.arrays is arrays)
+        part = np.searchsorted(self.starts, self.which, side="right") - 1
+        return np.asarray(part == next(k for k, p in enumerate(self.parts) if p.arrays is arrays))
 
     def _by_part(self) -> Iterator[tuple[Arrays, np.ndarray]]:
         """Arrays of every part, and which of them are meant."""
         for part, start, stop in zip(self.parts, self.starts[:-1], self.starts[1:], strict=True):
-            which = self.index[(self.index >= start) & (self.index < stop)] - start
+            which = self.which[(self.which >= start) & (self.which < stop)] - start
             if len(which):
                 yield part.arrays, which
 
     @property
     def names(self) -> Sequence[str]:
         """Names, made when asked for."""
+        return Lazy(len(self), self._name)
 
-        def name(k: int) -> str:
-            part, place = self._place(int(self.index[k]))
-            return part.names(place)
-
-        return Lazy(len(self), name)
+    def _name(self, k: int) -> str:
+        part, place = self._place(int(self.which[k]))
+        return part.names(place)
 
     @property
     def config_types(self) -> Sequence[str]:
         """Config types, looked up when asked for."""
+        return Lazy(len(self), self._config_type)
 
-        def config_type(k: int) -> str:
-            part, place = self._place(int(self.index[k]))
-            return part.config_types[part.arrays.codes[place, CONFIG_TYPE]]
-
-        return Lazy(len(self), config_type)
+    def _config_type(self, k: int) -> str:
+        part, place = self._place(int(self.which[k]))
+        return str(part.config_types[part.arrays.codes[place, CONFIG_TYPE]])
 
     def config_type_counts(self) -> Counter[str]:
         """How many structures are of each config type."""
         counts: Counter[str] = Counter()
         for part, start, stop in zip(self.parts, self.starts[:-1], self.starts[1:], strict=True):
-            which = self.index[(self.index >= start) & (self.index < stop)] - start
+            which = self.which[(self.which >= start) & (self.which < stop)] - start
             codes, many = np.unique(part.arrays.codes[which, CONFIG_TYPE], return_counts=True)
             for code, n in zip(codes, many, strict=True):
                 counts[part.config_types[code]] += int(n)
@@ -291,14 +299,14 @@ class Selection(Sequence[Structure]):
             return np.array(numbered, dtype=np.int64), list(names)
         tables = [np.array([names.setdefault(t, len(names)) for t in p.config_types] or [0]) for p in self.parts]
         codes = np.concatenate([t[p.arrays.codes[:, CONFIG_TYPE]] for t, p in zip(tables, self.parts, strict=True)])
-        values, first, inverse = np.unique(codes[self.index[among]], return_index=True, return_inverse=True)
+        values, first, inverse = np.unique(codes[self.which[among]], return_index=True, return_inverse=True)
         order = np.argsort(first)
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
         return rank[inverse], [list(names)[values[k]] for k in order]
 
     def _tag(self, k: int, key: str) -> str:
-        part, place = self._place(int(self.index[k]))
+        part, place = self._place(int(self.which[k]))
         return part.tags(place).get(key, "")
 
     def fields(self) -> set[str]:
@@ -330,7 +338,7 @@ class Selection(Sequence[Structure]):
         sha = hashlib.sha256()
         for part in used:
             sha.update(part.fingerprint.encode())
-        sha.update(self.index.astype("<i8").tobytes())
+        sha.update(self.which.astype("<i8").tobytes())
         return f"sha256:{sha.hexdigest()}"
 
 

@@ -84,22 +84,22 @@ class Store(Sequence[Structure]):
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.index = read_index(self.folder)
-        self.shards: list[dict[str, Any]] = self.index["shards"]
+        self.about = read_index(self.folder)
+        self.shards: list[dict[str, Any]] = self.about["shards"]
         mapped = {name: self._map(name) for name in FILES}
         self._notes, self._note_bounds = mapped.pop("notes"), mapped.pop("note_bounds")
         self.arrays = Arrays(**mapped)
         self._check_bounds()
-        self.config_types: list[str] = self.index["config_types"]
-        self.kinds: list[dict[str, Any]] = self.index["kinds"]
-        self.found = [Found.of(values) for values in self.index["found"]]
-        self.fingerprint = str(self.index["fingerprint"])
+        self.config_types: list[str] = self.about["config_types"]
+        self.kinds: list[dict[str, Any]] = self.about["kinds"]
+        self.found = [Found.of(values) for values in self.about["found"]]
+        self.fingerprint = str(self.about["fingerprint"])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Store, (self.folder,)  # another process maps the files for itself
 
     def __len__(self) -> int:
-        return int(self.index["frames"])
+        return int(self.about["frames"])
 
     def __getitem__(self, k: Any) -> Any:
         if isinstance(k, slice):
@@ -133,17 +133,14 @@ class Store(Sequence[Structure]):
         """Read everything and compare it with the hashes of the index; StoreError names the first file and shard."""
         for name in FILES:
             for k in range(len(self.shards)):
-                data = file_of(self.folder, name)
-                start, stop = shard_bytes(self.shards, k, name)
-                with data.open("rb") as stream:
-                    stream.seek(start)
-                    if hashlib.sha256(stream.read(stop - start)).hexdigest() != self.shards[k]["sha256"][name]:
-                        raise StoreError(
-                            "a shard of this store is not what was packed",
-                            where=f"{data}, shard {k} of {len(self.shards)} (bytes {start} to {stop})",
-                            wanted=f"sha256 {self.shards[k]['sha256'][name]}",
-                            remedy=AGAIN,
-                        )
+                if not self._whole(k, name):
+                    start, stop = shard_bytes(self.shards, k, name)
+                    raise StoreError(
+                        "a shard of this store is not what was packed",
+                        where=f"{file_of(self.folder, name)}, shard {k} of {len(self.shards)}",
+                        wanted=f"bytes {start} to {stop} with sha256 {self.shards[k]['sha256'][name]}",
+                        remedy=AGAIN,
+                    )
 
     def _map(self, name: str) -> np.ndarray:
         path, (kind, shape) = file_of(self.folder, name), FILES[name]
@@ -164,33 +161,33 @@ class Store(Sequence[Structure]):
         return np.asarray(np.memmap(path, dtype=kind, mode="r", shape=(rows, *shape)))
 
     def _check_bounds(self) -> None:
-        for name, bounds, last in (
-            ("bounds", self.arrays.bounds, len(self.arrays.rows)),
-            ("note_bounds", self._note_bounds, len(self._notes)),
+        for bounds, last, least in (
+            (self.arrays.bounds, len(self.arrays.rows), 1),
+            (self._note_bounds, len(self._notes), 8),
         ):
-            sizes = np.diff(bounds)
-            bad = np.flatnonzero(sizes < (1 if name == "bounds" else 0))
+            bad = np.flatnonzero(np.diff(bounds) < least)
             if bounds[0] != 0 or bounds[-1] != last or len(bad):
-                frame = int(bad[0]) if len(bad) else 0 if bounds[0] != 0 else len(self) - 1
-                self._altered(frame, name)
+                self._altered(int(bad[0]) if len(bad) else 0 if bounds[0] != 0 else len(self) - 1)
 
-    def _altered(self, frame: int, name: str | None = None) -> NoReturn:
-        """Find out which file a frame is wrong in, and say so."""
-        k = self.shard_of(frame)
-        for file in FILES if name is None else [name]:
-            start, stop = shard_bytes(self.shards, k, file)
-            with file_of(self.folder, file).open("rb") as stream:
-                stream.seek(start)
-                if hashlib.sha256(stream.read(stop - start)).hexdigest() != self.shards[k]["sha256"][file]:
-                    name = file
-                    break
+    def _altered(self, frame: int) -> NoReturn:
+        """Find out which file a structure is wrong in, and say so."""
+        # the bound before a structure is the last of the structure before it
+        shards = sorted({self.shard_of(frame), self.shard_of(max(frame - 1, 0))}, reverse=True)
+        wrong = [(k, file) for k in shards for file in FILES if not self._whole(k, file)]
+        k, file = wrong[0] if wrong else (shards[0], "words")
         raise StoreError(
             "a structure of this store is not what was packed: its file was altered",
-            where=f"{self.folder if name is None else file_of(self.folder, name)}, shard {k} of {len(self.shards)}, "
-            f"structure {frame}",
+            where=f"{file_of(self.folder, file)}, shard {k} of {len(self.shards)}, structure {frame}",
             wanted="the check word that was written with it",
             remedy=AGAIN,
         )
+
+    def _whole(self, k: int, name: str) -> bool:
+        """Whether the bytes of a shard in one of the files are those that were packed."""
+        start, stop = shard_bytes(self.shards, k, name)
+        with file_of(self.folder, name).open("rb") as stream:
+            stream.seek(start)
+            return hashlib.sha256(stream.read(stop - start)).hexdigest() == self.shards[k]["sha256"][name]
 
     def shard_of(self, frame: int) -> int:
         """Shard of a structure."""
@@ -199,8 +196,8 @@ class Store(Sequence[Structure]):
     def _note(self, k: int) -> tuple[dict[str, Any], memoryview]:
         """What is kept of a structure besides its arrays, and the bytes of its masses and momenta."""
         data = self._notes[self._note_bounds[k] : self._note_bounds[k + 1]].tobytes()
-        if len(data) < 8 or zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
-            self._altered(k, "notes")
+        if zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
+            self._altered(k)
         end = 8 + int.from_bytes(data[4:8], "little")
         return json.loads(data[8:end]), memoryview(data)[end:]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from adatom.compile import Compiler
-from adatom.data.dataset import Dataset, batches
+from adatom.data.dataset import Dataset, Plan, batches
 from adatom.errors import CheckpointError, TrainingError
 from adatom.potential import Potential
 from adatom.train import checkpoint
@@ -307,7 +307,7 @@ class Trainer:
     def _overdue(self) -> bool:
         return time.monotonic() - self._saved > 60 * self.config.checkpoint_minutes
 
-    def _plan(self) -> list[list[int]]:
+    def _plan(self) -> Plan:
         """Batches of this epoch, of all processes together."""
         return batches(self.train_set, self.config.batch, self.config.seed, self.state.epoch)
 
