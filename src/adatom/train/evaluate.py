@@ -15,6 +15,7 @@ from torch import Tensor
 from adatom.data.dataset import Budget, Dataset, batches
 from adatom.graph import Results
 from adatom.potential import Potential
+from adatom.train.knowledge import check_structures
 from adatom.train.loss import LossConfig, Weights, counted, terms, total
 from adatom.units import EV_PER_A3_IN_GPA
 
@@ -141,37 +142,24 @@ def predict(potential: Potential, dataset: Dataset, budget: Budget, device: torc
     UnknownElementError or ChargeError names the first structure that the potential was not made for, before any is
     computed.
     """
-    for structure, source in zip(dataset.structures, dataset.sources, strict=True):
-        potential.check_atoms(structure.atoms, structure.name, int(source))
-    stress = any(bool(torch.isfinite(label.stress).any()) for label in dataset.labels)
+    check_structures(potential, dataset.structures, dataset.sources)
+    stress = bool(dataset.chosen.has_some("stress").any())
     was_training = potential.training
     potential.eval()
     parts: list[tuple[Results, Results]] = []
-    order: list[int] = []
-    for indices in batches(dataset, budget, seed=0, epoch=0, shuffle=False):
+    numbers: list[Tensor] = []
+    for indices in batches(dataset, budget, seed=0, epoch=0, shuffle=False):  # in the order of the data set
         graph, label = dataset.batch(indices)
         predicted = potential(graph.to(device), forces=True, stress=stress)
         parts.append((label, Results(*(t.detach().cpu() for t in predicted))))
-        order += indices
+        numbers.append(graph.numbers)
     potential.train(was_training)
-    label, predicted = (_in_order([pair[side] for pair in parts], order, dataset) for side in (0, 1))
+    label, predicted = (Results(*(torch.cat(t) for t in zip(*side, strict=True))) for side in zip(*parts, strict=True))
     return Predictions(
-        names=np.array([dataset.names[i] for i in range(len(dataset))]),
-        config_types=np.array([dataset.config_types[i] for i in range(len(dataset))]),
-        n_atoms=np.array([g.numbers.shape[0] for g in dataset.graphs]),
-        numbers=np.concatenate([g.numbers.numpy() for g in dataset.graphs]),
+        names=np.array(list(dataset.names)),
+        config_types=np.array(list(dataset.config_types)),
+        n_atoms=dataset.atoms,
+        numbers=torch.cat(numbers).numpy(),
         label=label,
         predicted=predicted,
-    )
-
-
-def _in_order(parts: list[Results], order: list[int], dataset: Dataset) -> Results:
-    """Concatenate batch results and bring the structures back into the order of the data set."""
-    place = np.argsort(np.array(order))
-    atoms = [dataset.graphs[i].numbers.shape[0] for i in order]
-    forces = torch.cat([p.forces for p in parts]).split(atoms)
-    return Results(
-        energy=torch.cat([p.energy for p in parts])[place],
-        forces=torch.cat([forces[i] for i in place]),
-        stress=torch.cat([p.stress for p in parts])[place],
     )

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from adatom.compile import Compiler
-from adatom.data.dataset import Dataset, batches
+from adatom.data.dataset import Dataset, Plan, batches
+from adatom.data.loader import load
 from adatom.errors import CheckpointError, TrainingError
 from adatom.potential import Potential
 from adatom.train import checkpoint
@@ -23,7 +24,7 @@ from adatom.train.interrupt import Stopped, StopRequests, stop_requests
 from adatom.train.log import LOG, Log
 from adatom.train.loss import Weights, counted
 from adatom.train.optimize import RunningAverage, Schedule, make_optimizer
-from adatom.train.parallel import Team, divide
+from adatom.train.parallel import Shares, Team, divide
 from adatom.train.progress import Progress
 from adatom.train.stages import Stage, stages_of, swapped
 from adatom.train.state import Clock, State, Tally, progress_of
@@ -255,7 +256,7 @@ class Trainer:
     def _overdue(self) -> bool:
         return time.monotonic() - self._saved > 60 * self.config.checkpoint_minutes
 
-    def _plan(self) -> list[list[int]]:
+    def _plan(self) -> Plan:
         """Batches of this epoch, of all processes together."""
         return batches(self.train_set, self.config.batch, self.config.seed, self.state.epoch)
 
@@ -274,10 +275,11 @@ class Trainer:
         state, plan = self.state, self._plan()
         self.potential.train()
         begin = clock.seconds()
+        prepared = load(self.train_set, Shares(plan[state.batch :], self._mine), self.config.workers)
         while state.batch < len(plan):
             indices = plan[state.batch]
-            mine = self._mine(indices)
-            batch = self.train_set.batch(mine) if mine else None
+            mine, taken = self._mine(indices), next(prepared)
+            batch = taken if mine else None
             counts, stop = self._agree(clock, counted(batch[1]).tolist() if batch else [0.0, 0.0, 0.0], display)
             whole, fraction = self._spent(state.epoch + state.batch / len(plan))
             if stop or fraction >= 1.0:

@@ -22,16 +22,15 @@ from adatom import model_file
 from adatom.data.dataset import Dataset
 from adatom.data.doctor import Finding, consistency, unseen
 from adatom.data.read import Found, Structure, fingerprint, found_table, read, require
+from adatom.data.selection import Selection, concatenated
 from adatom.data.split import check_leaks, split
-from adatom.elements import number, symbol
+from adatom.elements import symbol
 from adatom.errors import ConfigError, DataError
-from adatom.graph import edge_vectors
 from adatom.models import MODELS
-from adatom.models.base import Facts
 from adatom.potential import Potential
 from adatom.priors import PRIORS
 from adatom.report import write_report
-from adatom.statistics import References, fit_references, scales
+from adatom.statistics import References
 from adatom.train.checkpoint import BEFORE, CHECKPOINT, disk, sweep
 from adatom.train.config import DataConfig, TrainConfig
 from adatom.train.evaluate import errors_table, predict
@@ -39,6 +38,7 @@ from adatom.train.finetune import merged
 from adatom.train.forgetting import forgetting_table
 from adatom.train.generic import kept
 from adatom.train.interrupt import Stopped
+from adatom.train.knowledge import check_structures, closest_pairs, facts, references_of, representative, scales_of
 from adatom.train.log import LOG
 from adatom.train.loop import Trainer
 from adatom.train.parallel import Team
@@ -54,13 +54,13 @@ COLOURS = {"error": "bold red", "warning": "yellow", "note": "green"}  # of find
 class Sets:
     """The structures of a run, parted, with what their files held and what the doctor says."""
 
-    train: list[Structure]
-    valid: list[Structure]
-    test: list[Structure]
+    train: Sequence[Structure]
+    valid: Sequence[Structure]
+    test: Sequence[Structure]
     found: dict[str, list[Found]]  # part -> its files
     findings: list[Finding]
 
-    def parts(self) -> dict[str, list[Structure]]:
+    def parts(self) -> dict[str, Sequence[Structure]]:
         """By name."""
         return {"train": self.train, "valid": self.valid, "test": self.test}
 
@@ -169,7 +169,8 @@ def _require_validation(config: TrainConfig, sets: Sets) -> None:
 def read_sets(config: DataConfig, needed: set[str], console: Console) -> Sets:
     """Read all files, show what was found, split; labels must be there, and no test structure in the training set."""
     found: dict[str, list[Found]] = {}
-    parts: dict[str, list[Structure]] = {"valid": [], "test": []}
+    parts: dict[str, Sequence[Structure]] = {"valid": [], "test": []}
+    everything: Sequence[Structure]
     everything, found["train"] = read(config.train, config.keys, config.units)
     for part, files in (("valid", config.valid), ("test", config.test)):
         if files:
@@ -183,7 +184,7 @@ def read_sets(config: DataConfig, needed: set[str], console: Console) -> Sets:
     for structures in (training, valid, test):
         if structures:
             require(structures, needed)
-    check_leaks(training + valid, test)
+    check_leaks(concatenated(training, valid), test)
     findings = consistency(training, sorted(needed))
     _show(findings, console)
     console.print(f"{len(training)} structures to train on, {len(valid)} to validate, {len(test)} to test")
@@ -207,22 +208,10 @@ def _fitting(sets: Sets, potential: Potential, start: Start, console: Console) -
     seen = {name for name, sees in (("charge", network.embeds_charge), ("spin", network.embeds_spin)) if sees}
     findings = unseen(sets.train, seen)
     _show(findings, console)
-    for structure in (*sets.valid, *sets.test):
-        potential.check_atoms(structure.atoms, structure.name, start.source)
+    check_structures(potential, concatenated(sets.valid, sets.test), start.source)
     for remark in start.remarks:
         console.print(Text.assemble(("note", COLOURS["note"]), f": {remark}"))
     return replace(sets, findings=[*sets.findings, *findings])
-
-
-def references_of(structures: Sequence[Structure], config: DataConfig) -> References:
-    """Reference energy per element: given by hand, else of isolated atoms, else by least squares."""
-    isolated = {int(s.atoms.numbers[0]): s.energy for s in structures if s.isolated and np.isfinite(s.energy)}
-    return fit_references(
-        [s.atoms.numbers for s in structures],
-        [s.energy for s in structures],
-        isolated,
-        {number(name): energy for name, energy in config.references.items()},
-    )
 
 
 def needed(config: TrainConfig) -> set[str]:
@@ -232,49 +221,17 @@ def needed(config: TrainConfig) -> set[str]:
 
 def make_potential(config: TrainConfig, dataset: Dataset, references: References) -> Potential:
     """A fresh potential for the first stage of a run, whose scales come from the training set."""
-    sizes = scales(
-        [s.atoms.numbers for s in dataset.structures],
-        [s.energy for s in dataset.structures],
-        [s.forces for s in dataset.structures],
-        [s.stress for s in dataset.structures],
-        references,
-    )
+    sizes = scales_of(dataset, references)
     scale = next((s for s in (sizes.forces, sizes.energy) if np.isfinite(s) and s > 0), 1.0)
     model = stages_of(config)[0].model
     network = MODELS[model.architecture](model)
     network.to(getattr(torch, config.precision))
     priors = tuple(PRIORS[p.name](p.model_dump()) for p in config.priors)
-    card = {"min_distance_A": closest_pairs(dataset), "samples": kept(dataset.structures, config.samples)}
+    card = {
+        "min_distance_A": closest_pairs(dataset),
+        "samples": kept(representative(dataset.structures, 2000), config.samples),
+    }
     return Potential(network, references.energies, scale, priors, model.derivatives, card)
-
-
-def facts(dataset: Dataset) -> Facts:
-    """What an architecture may want to know of the training set."""
-    given = [
-        (info.get("total_charge"), info.get("multiplicity")) for info in (s.atoms.info for s in dataset.structures)
-    ]
-    charges, spins = ([float(value) for value in column if value is not None] for column in zip(*given, strict=True))
-    return Facts(
-        tuple(dataset.elements),
-        max(float(dataset.edges.sum() / max(dataset.atoms.sum(), 1)), 1.0),
-        (min(charges), max(charges)) if charges else None,
-        (min(spins), max(spins)) if spins else None,
-    )
-
-
-def closest_pairs(dataset: Dataset) -> dict[str, float]:
-    """Shortest distance of each pair of elements in the data, Å: what simulations are held against."""
-    closest: dict[str, float] = {}
-    for graph in dataset.graphs:
-        if graph.edges.shape[1] == 0:
-            continue
-        r = edge_vectors(graph).norm(dim=1).numpy()
-        pairs = np.sort(graph.numbers.numpy()[graph.edges.numpy()], axis=0)
-        for a, b in np.unique(pairs, axis=1).T:
-            name = f"{symbol(a)}-{symbol(b)}"
-            shortest = float(r[(pairs[0] == a) & (pairs[1] == b)].min())
-            closest[name] = min(closest.get(name, np.inf), shortest)
-    return closest
 
 
 def _finish(
@@ -369,14 +326,15 @@ def _data_record(sets: Sets, references: References, card: dict[str, Any]) -> di
         for part, found in sets.found.items()
         for f in found
     ]  # fmt: skip
-    elements = Counter(symbol(z) for structures in sets.parts().values() for s in structures for z in s.atoms.numbers)
+    parts = {part: Selection.of(structures) for part, structures in sets.parts().items()}
+    elements: Counter[str] = Counter()
+    for chosen in parts.values():
+        elements.update({symbol(z): atoms for z, atoms in chosen.elements.items()})
     return {
         "files": files,
         "splits": card["structures"],
         "elements": dict(elements),
-        "config_types": {
-            part: dict(Counter(s.config_type for s in structures)) for part, structures in sets.parts().items()
-        },
+        "config_types": {part: dict(chosen.config_type_counts()) for part, chosen in parts.items()},
         "references": {
             symbol(z): {"energy_eV": energy, "source": references.source[z]}
             for z, energy in references.energies.items()
