@@ -98,6 +98,10 @@ class TrainConfig(Config):
     )
     seed: int = 0
     precision: Literal["float32", "float64"] = "float32"
+    matmul: Literal["float32", "tf32", "bf16"] = Field(
+        "float32",
+        description="rounding of what float32 matrix products multiply, where the device can: docs/training.md",
+    )
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: PositiveInt = Field(1, description="processes on each node, of a GPU or CPU core each")
     nodes: PositiveInt = Field(1, description="machines; more than one need torchrun or srun")

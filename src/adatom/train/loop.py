@@ -113,7 +113,7 @@ class Trainer:
     def fit(self, display: Progress) -> str:
         """Train until a limit is reached; returns which one."""
         clock = Clock(self.config.limits, self.state.seconds)
-        self._saved = time.monotonic()
+        self._saved, begun = time.monotonic(), time.process_time()
         with stop_requests(self.config.seconds_at_most) as self._stop:
             if self.config.finetune is not None and self.state.step == 0:
                 self._validate(display)  # what the old model says of the new data
@@ -129,9 +129,11 @@ class Trainer:
                     break
                 self._next_stage(reason)
         self.potential.runner = None
-        self.log.add(
-            {"kind": "end", "seconds": self.state.seconds, "reason": reason, "best_step": self.state.best_step}
-        )
+        spent = self.team.gather([time.process_time() - begun])
+        self.log.add({
+            "kind": "end", "seconds": self.state.seconds, "reason": reason, "best_step": self.state.best_step,
+            "cpu_seconds": float(spent.sum()),  # of this session, all processes together
+        })  # fmt: skip
         return reason
 
     def _check_end(self) -> None:

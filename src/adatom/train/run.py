@@ -47,6 +47,7 @@ from adatom.train.stages import stages_of
 from adatom.train.start import Start, tuned
 from adatom.train.state import State
 
+MATMUL = {"float32": "highest", "tf32": "high", "bf16": "medium"}  # as PyTorch calls them
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "green"}  # of findings
 
 
@@ -93,6 +94,7 @@ def train(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
+    torch.set_float32_matmul_precision(MATMUL[config.matmul])
     team = Team.launch(config)
     console = console if team.first else Console(quiet=True)
     sets = read_sets(config.data, needed(config), console)
