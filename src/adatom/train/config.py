@@ -26,16 +26,47 @@ from adatom.train.loss import LossConfig
 from adatom.train.optimize import OptimizerConfig
 
 
-class DataConfig(Config):
-    """Where structures come from. Sets that are not given as files are split off the training files."""
+class SourceConfig(Config):
+    """Files of one origin."""
 
-    train: tuple[str, ...] = Field(min_length=1)
+    train: tuple[str, ...] = ()
     valid: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
-    split: Split = Split()
     keys: Keys = Keys()
     units: Units = Units()
     references: dict[str, float] = Field({}, description="energy per element in eV; what is missing is fitted")
+
+
+class DataConfig(SourceConfig):
+    """Where structures come from. Sets that are not given as files are split off the training files.
+
+    Labels of several levels of theory go under ``sources``, by name, with files, keys, units and references of each:
+    one model learns them all, and is asked for one of them.
+    """
+
+    split: Split = Split()
+    sources: dict[str, SourceConfig] = Field({}, description="instead of train, valid, ...: those of each source")
+
+    @model_validator(mode="after")
+    def _some_files(self) -> DataConfig:
+        """Files of one source, or of several."""
+        if self.sources and any(getattr(self, name) != field.default for name, field in _SOURCE.items()):
+            raise ValueError(f"with sources, {', '.join(_SOURCE)} are those of each source: write them there")
+        lacking = [name for name, source in self.by_source() if not source.train]
+        if lacking:
+            of = f" of the source '{lacking[0]}'" if self.sources else ""
+            raise ValueError(f"train{of}: name at least one file")
+        return self
+
+    def by_source(self) -> list[tuple[str, DataConfig]]:
+        """Name and files of each source; of one without a name, itself."""
+        if not self.sources:
+            return [("", self)]
+        own = [(name, {entry: getattr(source, entry) for entry in _SOURCE}) for name, source in self.sources.items()]
+        return [(name, DataConfig.model_construct(split=self.split, sources={}, **entries)) for name, entries in own]
+
+
+_SOURCE = SourceConfig.model_fields
 
 
 class Limits(Config):

@@ -46,9 +46,9 @@ def references_of(structures: Sequence[Structure], config: DataConfig) -> Refere
     )
 
 
-def scales_of(dataset: Dataset, references: References) -> Scales:
+def scales_of(structures: Sequence[Structure], references: References) -> Scales:
     """Sizes of the labels."""
-    some = representative(dataset.structures)
+    some = representative(structures)
     taken = some.take(np.arange(len(some)))
     return scales(some.numbers(), taken.energy.tolist(), [taken.forces], [taken.stress], references)
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,11 @@ class Sets:
     test: Sequence[Structure]
     found: dict[str, list[Found]]  # part -> its files
     findings: list[Finding]
+    sources: dict[str, np.ndarray] = field(default_factory=dict)  # part -> source of each of its structures
+
+    def source_of(self, part: str, first: int = 0) -> np.ndarray:
+        """Source of the labels of each structure of a part, counted from ``first``."""
+        return first + self.sources.get(part, np.zeros(len(self.parts()[part]), dtype=np.int64))
 
     def parts(self) -> dict[str, Sequence[Structure]]:
         """By name."""
@@ -97,7 +102,7 @@ def train(
     torch.set_float32_matmul_precision(MATMUL[config.matmul])
     team = Team.launch(config)
     console = console if team.first else Console(quiet=True)
-    sets = read_sets(config.data, needed(config), console)
+    sets = read_all(config.data, needed(config), console)
     _require_validation(config, sets)
     with disk(run):
         run.mkdir(parents=True, exist_ok=True)
@@ -106,7 +111,7 @@ def train(
     sets = _fitting(sets, potential, start, console)
     potential.card |= {"data": _data_card(sets), "versions": _versions()}
     train_set = start.training_set()
-    valid_set = Dataset(sets.valid, potential.cutoff, start.source) if sets.valid else None
+    valid_set = Dataset(sets.valid, potential.cutoff, sets.source_of("valid", start.source)) if sets.valid else None
     if team.first:
         sweep(run)
     trainer = Trainer(resolved, potential, train_set, valid_set, run, team, _identity(resolved, sets))
@@ -135,6 +140,8 @@ def train(
     if team.first:
         metrics = _finish(merged(trainer.potential), config, sets, run, trainer.state, team.device, start)
         console.print(errors_table(metrics))
+        for name, own in metrics.get("sources", {}).items():
+            console.print(errors_table(own, f"Errors of {name}"))
         if "forgetting" in metrics:
             console.print(forgetting_table(metrics["forgetting"]))
         console.print(f"model   {run / 'model.adatom'}\nreport  {write_report(run)}", soft_wrap=True)
@@ -144,9 +151,14 @@ def train(
 
 def _fresh(config: TrainConfig, sets: Sets) -> Start:
     """A new potential, made for the training set."""
-    dataset = Dataset(sets.train, config.model.cutoff)
-    references = references_of(sets.train, config.data)
-    resolved = config.model_copy(update={"model": config.model.completed(facts(dataset))})
+    sources = sets.source_of("train")
+    dataset = Dataset(sets.train, config.model.cutoff, sources)
+    references = {
+        name: references_of(dataset.chosen.select(np.flatnonzero(sources == k)), data)
+        for k, (name, data) in enumerate(config.data.by_source())
+    }
+    model = config.model.model_copy(update={"sources": len(references)}).completed(facts(dataset))
+    resolved = config.model_copy(update={"model": model})
     return Start(resolved, make_potential(resolved, dataset, references), references, dataset)
 
 
@@ -166,6 +178,21 @@ def _require_validation(config: TrainConfig, sets: Sets) -> None:
                 got="none",
                 remedy="give data.valid, or set data.split.valid above 0",
             )
+
+
+def read_all(config: DataConfig, needed: set[str], console: Console) -> Sets:
+    """The structures of all sources of labels, one source after the other."""
+    every = config.by_source()
+    if len(every) == 1:
+        return read_sets(every[0][1], needed, console)
+    read: list[Sets] = []
+    for name, own in every:
+        console.print(Text.assemble(("source ", "bold"), name))
+        read.append(read_sets(own, needed, console))
+    parts = {part: concatenated(*(sets.parts()[part] for sets in read)) for part in read[0].parts()}
+    sources = {part: np.repeat(np.arange(len(read)), [len(sets.parts()[part]) for sets in read]) for part in parts}
+    found = {part: [f for sets in read for f in sets.found.get(part, [])] for part in parts}
+    return Sets(**parts, found=found, findings=[f for sets in read for f in sets.findings], sources=sources)
 
 
 def read_sets(config: DataConfig, needed: set[str], console: Console) -> Sets:
@@ -210,7 +237,8 @@ def _fitting(sets: Sets, potential: Potential, start: Start, console: Console) -
     seen = {name for name, sees in (("charge", network.embeds_charge), ("spin", network.embeds_spin)) if sees}
     findings = unseen(sets.train, seen)
     _show(findings, console)
-    check_structures(potential, concatenated(sets.valid, sets.test), start.source)
+    for part in ("valid", "test"):
+        check_structures(potential, sets.parts()[part], sets.source_of(part, start.source))
     for remark in start.remarks:
         console.print(Text.assemble(("note", COLOURS["note"]), f": {remark}"))
     return replace(sets, findings=[*sets.findings, *findings])
@@ -221,9 +249,10 @@ def needed(config: TrainConfig) -> set[str]:
     return set().union(*(stage.loss.needed() for stage in stages_of(config)))
 
 
-def make_potential(config: TrainConfig, dataset: Dataset, references: References) -> Potential:
+def make_potential(config: TrainConfig, dataset: Dataset, references: dict[str, References]) -> Potential:
     """A fresh potential for the first stage of a run, whose scales come from the training set."""
-    sizes = scales_of(dataset, references)
+    first = Selection.of(dataset.structures).select(np.flatnonzero(dataset.sources == 0))
+    sizes = scales_of(first, next(iter(references.values())))
     scale = next((s for s in (sizes.forces, sizes.energy) if np.isfinite(s) and s > 0), 1.0)
     model = stages_of(config)[0].model
     network = MODELS[model.architecture](model)
@@ -233,7 +262,8 @@ def make_potential(config: TrainConfig, dataset: Dataset, references: References
         "min_distance_A": closest_pairs(dataset),
         "samples": kept(representative(dataset.structures, 2000), config.samples),
     }
-    return Potential(network, references.energies, scale, priors, model.derivatives, card)
+    energies = {name: own.energies for name, own in references.items()}
+    return Potential(network, energies.get("", energies), scale, priors, model.derivatives, card)  # type: ignore[arg-type]
 
 
 def _finish(
@@ -246,8 +276,12 @@ def _finish(
     for part, structures in sets.parts().items():
         if not structures:
             continue
-        predictions = predict(potential, Dataset(structures, potential.cutoff, start.source), config.batch, device)
-        metrics[part] = {k: None if np.isnan(v) else v for k, v in predictions.errors().items()}
+        dataset = Dataset(structures, potential.cutoff, sets.source_of(part, start.source))
+        predictions = predict(potential, dataset, config.batch, device)
+        metrics[part] = _plain(predictions.errors())
+        for k, name in enumerate(potential.sources if sets.sources else ()):
+            own = predictions.of(np.flatnonzero(dataset.sources == k)).errors()
+            metrics.setdefault("sources", {}).setdefault(name, {})[part] = _plain(own)
         if part != "train":
             path = run / ("predictions.npz" if part == "test" else "valid_predictions.npz")
             with disk(path):
@@ -267,6 +301,11 @@ def _finish(
     _write_json(run / "card.json", model_file.describe(potential))
     _write_json(run / "metrics.json", metrics)
     return metrics
+
+
+def _plain(errors: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN."""
+    return {name: None if np.isnan(value) else value for name, value in errors.items()}
 
 
 def resumable(run: Path) -> bool:
@@ -307,6 +346,9 @@ def _identity(config: TrainConfig, sets: Sets) -> dict[str, Any]:
     values = config.model_dump(mode="json")
     parts = sets.parts()
     settings = {name: value for name, value in values["data"].items() if name not in parts}  # first: the likelier cause
+    for own in settings["sources"].values():
+        for part in parts:
+            del own[part]
     return values | {"data": settings | {part: fingerprint(structures) for part, structures in parts.items()}}
 
 
@@ -318,7 +360,7 @@ def _data_card(sets: Sets) -> dict[str, Any]:
     }
 
 
-def _data_record(sets: Sets, references: References, card: dict[str, Any]) -> dict[str, Any]:
+def _data_record(sets: Sets, references: dict[str, References], card: dict[str, Any]) -> dict[str, Any]:
     """What ``data.json`` holds."""
     files = [
         {
@@ -337,10 +379,8 @@ def _data_record(sets: Sets, references: References, card: dict[str, Any]) -> di
         "splits": card["structures"],
         "elements": dict(elements),
         "config_types": {part: dict(chosen.config_type_counts()) for part, chosen in parts.items()},
-        "references": {
-            symbol(z): {"energy_eV": energy, "source": references.source[z]}
-            for z, energy in references.energies.items()
-        },
+        "references": {} if len(references) > 1 else _references_record(next(iter(references.values()))),
+        "references_by_source": {name: _references_record(own) for name, own in references.items() if name},
         "findings": [
             {"severity": f.severity, "kind": f.kind, "where": f.where, "message": f.message, "remedy": f.remedy}
             for f in [*sets.findings, *_remarks(sets, references)]
@@ -349,10 +389,16 @@ def _data_record(sets: Sets, references: References, card: dict[str, Any]) -> di
     }
 
 
-def _remarks(sets: Sets, references: References) -> list[Finding]:
+def _references_record(references: References) -> dict[str, Any]:
+    return {
+        symbol(z): {"energy_eV": energy, "source": references.source[z]} for z, energy in references.energies.items()
+    }
+
+
+def _remarks(sets: Sets, references: dict[str, References]) -> list[Finding]:
     """What reading and the fit of the references have to say, as findings."""
     remarks = [(f.file, remark) for found in sets.found.values() for f in found for remark in f.remarks]
-    remarks += [("references", remark) for remark in references.remarks]
+    remarks += [(f"references {name}".strip(), remark) for name, own in references.items() for remark in own.remarks]
     return [Finding("remark", "note", where, remark, "") for where, remark in remarks]
 
 

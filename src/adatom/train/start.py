@@ -29,7 +29,7 @@ class Start:
 
     config: TrainConfig  # with the model as it is now
     potential: Potential
-    references: References
+    references: dict[str, References]  # of each source, by its name
     dataset: Dataset  # that they were made for
     source: int = 0  # of the labels that are learned
     old_source: int = 0  # of those that are replayed
@@ -42,7 +42,7 @@ class Start:
         new, reach = self.dataset, self.potential.cutoff  # a network may look further than its configuration says
         if not self.replay and self.source == 0 and new.cutoff == reach:
             return new
-        sources = [self.source] * len(new) + [self.old_source] * len(self.replay)
+        sources = [*(new.sources + self.source).tolist(), *[self.old_source] * len(self.replay)]
         return Dataset(concatenated(new.structures, self.replay), reach, sources)
 
 
@@ -61,6 +61,12 @@ def tuned(config: TrainConfig, structures: Sequence[Structure], run: Path, team:
             wanted="single",
             got=config.schedule,
             remedy="leave schedule out",
+        )
+    if config.data.sources:
+        raise ConfigError(
+            "a model is fine-tuned to one source of labels at a time",
+            where="data.sources",
+            remedy="give the files under data.train, and a name under finetune.source",
         )
     dtype = getattr(torch, config.precision)
     path = run / START
@@ -91,7 +97,8 @@ def tuned(config: TrainConfig, structures: Sequence[Structure], run: Path, team:
         kind = "old data" if settings.replay.files else "generic structures, as the old model sees them"
         remarks.append(f"replay: {len(replay)} structures, {sum(len(s.atoms) for s in replay)} atoms: {kind}")
     resolved = config.model_copy(update={"model": start.network.config})
-    return Start(resolved, start, begun.references, dataset, source, former, tuple(replay), probe, tuple(remarks))
+    learned = {settings.source or "": begun.references}
+    return Start(resolved, start, learned, dataset, source, former, tuple(replay), probe, tuple(remarks))
 
 
 def _provenance(old: dict[str, Any], path: str, config: TrainConfig) -> dict[str, Any]:
