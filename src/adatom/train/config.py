@@ -21,6 +21,7 @@ from adatom.data.split import Split
 from adatom.models import AnyModelConfig
 from adatom.priors.zbl import ZBLConfig
 from adatom.train.interrupt import duration
+from adatom.train.loggers import LoggerName
 from adatom.train.loss import LossConfig
 from adatom.train.optimize import OptimizerConfig
 
@@ -105,6 +106,7 @@ class TrainConfig(Config):
         "auto", description="training steps as compiled code, checked against float64; auto: where the run is long"
     )
     threads: PositiveInt | None = Field(None, description="CPU threads of each process; None leaves torch's choice")
+    loggers: tuple[LoggerName, ...] = Field((), description="copies of log.jsonl for tensorboard and wandb")
 
     @field_validator("name")
     @classmethod
