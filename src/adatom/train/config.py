@@ -83,7 +83,7 @@ class TrainConfig(Config):
         "single", description="direct-then-conservative: train a direct head, swap it for the gradient, fine-tune"
     )
     stages: StagesConfig = StagesConfig()
-    batch: Budget = Budget(atoms=32)
+    batch: Budget = Budget(atoms=64)
     limits: Limits = Limits(epochs=200)
     validate_every: PositiveInt = Field(1, description="epochs between validations")
     keep: Literal["last", "best"] | None = Field(
