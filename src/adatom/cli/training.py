@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adatom.cli.app import Device, ModelFile, Overwrite, app, console, override, ready
+from adatom.cli.app import Device, ModelFile, Overwrite, Source, app, console, override, ready
 from adatom.errors import LabelError
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def evaluate(
     stress: Annotated[str | None, typer.Option(help="name of the stress field")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for predictions.npz and metrics.json")] = None,
     device: Device = "cpu",
+    source: Source = None,
     batch: Annotated[int, typer.Option(help="atoms in a batch")] = 256,
     overwrite: Overwrite = False,
 ) -> None:
@@ -81,7 +82,7 @@ def evaluate(
 
     written = () if out is None else (out / "predictions.npz", out / "metrics.json")
     ready(*written, overwrite=overwrite)
-    potential = model_file.load(model, device)
+    potential = model_file.load(model, device, source=source)
     structures, found = read(files, Keys(energy=energy, forces=forces, stress=stress))
     console.print(found_table(found))
     _require_any_label(structures, files)

@@ -34,7 +34,7 @@ class Dataset:
     cutoff
         Reach of the edges, Å.
     source
-        Origin of the labels, written into the graphs.
+        Origin of the labels, written into the graphs; one for all, or one of each structure.
 
     Raises
     ------
@@ -42,14 +42,15 @@ class Dataset:
         There are no structures.
     """
 
-    def __init__(self, structures: Sequence[Structure], cutoff: float, source: int = 0) -> None:
+    def __init__(self, structures: Sequence[Structure], cutoff: float, source: int | Sequence[int] = 0) -> None:
         if not structures:
             raise DataError(
                 "the data set is empty", wanted="at least one structure", remedy="check the data files and the split"
             )
         self.structures = list(structures)
         self.cutoff = cutoff
-        self.graphs = [_graph(s, cutoff, source) for s in self.structures]
+        self.sources = np.broadcast_to(np.asarray(source, dtype=np.int64), (len(self.structures),))
+        self.graphs = [_graph(s, cutoff, int(k)) for s, k in zip(self.structures, self.sources, strict=True)]
         self.labels = [_results(s) for s in self.structures]
         self.names = [s.name for s in self.structures]
         self.config_types = [s.config_type for s in self.structures]

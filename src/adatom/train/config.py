@@ -20,6 +20,7 @@ from adatom.data.read import Keys, Units
 from adatom.data.split import Split
 from adatom.models import AnyModelConfig
 from adatom.priors.zbl import ZBLConfig
+from adatom.train.finetune import FinetuneConfig, with_model_of_file
 from adatom.train.interrupt import duration
 from adatom.train.loggers import LoggerName
 from adatom.train.loss import LossConfig
@@ -77,6 +78,7 @@ class TrainConfig(Config):
     data: DataConfig
     model: AnyModelConfig
     priors: tuple[ZBLConfig, ...] = (ZBLConfig(),)
+    finetune: FinetuneConfig | None = Field(None, description="start from a model file; model and priors are its own")
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: Literal["single", "direct-then-conservative"] = Field(
@@ -92,6 +94,9 @@ class TrainConfig(Config):
     )
     patience: PositiveInt | None = Field(None, description="validations without improvement before training stops")
     checkpoint_minutes: PositiveFloat = 2.0
+    samples: NonNegativeInt = Field(
+        16, description="training structures kept in the model file, for fine-tuning without the data; 0: none"
+    )
     seed: int = 0
     precision: Literal["float32", "float64"] = "float32"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -115,6 +120,12 @@ class TrainConfig(Config):
         if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
             raise ValueError("the name of a run is that of its folder: a plain one, without / and not . or ..")
         return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_file(cls, values: Any) -> Any:
+        """Model and priors of a fine-tuning are those of its file."""
+        return with_model_of_file(values)
 
     @field_validator("max_time", mode="before")
     @classmethod

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from adatom.data.read import LABELS, Structure, read
-from adatom.errors import ConfigError, LabelError
+from adatom.errors import ConfigError
 from adatom.train.config import DataConfig, TrainConfig
 from adatom.train.loss import LossConfig
 

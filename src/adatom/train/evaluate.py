@@ -141,8 +141,8 @@ def predict(potential: Potential, dataset: Dataset, budget: Budget, device: torc
     UnknownElementError or ChargeError names the first structure that the potential was not made for, before any is
     computed.
     """
-    for structure in dataset.structures:
-        potential.check_atoms(structure.atoms, where=structure.name)
+    for structure, source in zip(dataset.structures, dataset.sources, strict=True):
+        potential.check_atoms(structure.atoms, structure.name, int(source))
     stress = any(bool(torch.isfinite(label.stress).any()) for label in dataset.labels)
     was_training = potential.training
     potential.eval()

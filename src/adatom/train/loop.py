@@ -17,6 +17,8 @@ from adatom.potential import Potential
 from adatom.train import checkpoint
 from adatom.train.config import TrainConfig
 from adatom.train.evaluate import measure
+from adatom.train.finetune import learning_rates, set_factors
+from adatom.train.forgetting import Probe
 from adatom.train.interrupt import Stopped, StopRequests, stop_requests
 from adatom.train.log import LOG, Log
 from adatom.train.loss import Weights, counted
@@ -54,6 +56,7 @@ class Trainer:
     ) -> None:
         self.config, self.run, self.team = config, run, team
         self.identity = identity  # what must be the same when the run goes on
+        self.probe: Probe | None = None  # of what was known before
         self.train_set, self.valid_set = train_set, valid_set
         self.stages = stages_of(config)
         self.state = State()
@@ -69,6 +72,8 @@ class Trainer:
         self.potential, stage = potential, self.stage
         potential.runner = Compiler(0.0, training=True) if self._compiles() else None
         self.optimizer = make_optimizer(stage.optimizer, potential)
+        if self.config.finetune is not None:
+            set_factors(self.optimizer, potential, learning_rates(potential, self.config.finetune.layer_decay))
         self.backward = Backward(potential, self.train_set, stage.loss, self.team)
         self.backward.most = self.state.most
         self.average = RunningAverage(potential.parameters(), stage.optimizer.ema)
@@ -109,6 +114,9 @@ class Trainer:
         clock = Clock(self.config.limits, self.state.seconds)
         self._saved = time.monotonic()
         with stop_requests(self.config.seconds_at_most) as self._stop:
+            if self.config.finetune is not None and self.state.step == 0:
+                self._validate(display)  # what the old model says of the new data
+                self._look_back(display)
             while True:
                 self._compile(display)
                 reason = self._fit_stage(clock, display)
@@ -172,7 +180,7 @@ class Trainer:
             reason = self._epoch(clock, display)
             if self.state.epoch % self.config.validate_every == 0 or reason:
                 self._validate(display)
-                reason = reason or self._stale()
+                reason = self._look_back(display) or reason or self._stale()
             self.state.ended = reason
             if reason or self._overdue():
                 self.save(display)
@@ -230,7 +238,8 @@ class Trainer:
             display.say(f"warning: {error.problem} ({error.got}); the run goes on, and it is tried again later")
 
     def _averages(self) -> dict[str, list[Tensor]]:
-        return {"average": self.average.average, "best": self.best, "anchor": self.anchor, "held": self.held}
+        averages = {"average": self.average.average, "best": self.best, "anchor": self.anchor, "held": self.held}
+        return averages | (self.probe.weights(self.average.average) if self.probe is not None else {})
 
     def _drop_anchor(self) -> None:
         """Keep weights and their average to go back to."""
@@ -422,6 +431,20 @@ class Trainer:
         }  # fmt: skip
         self.log.add(record)
         display.valid(record)
+
+    def _look_back(self, display: Progress) -> str:
+        """Measure what was forgotten; the reason to stop when it is too much, the last good weights kept."""
+        if self.probe is None:
+            return ""
+        with self.average.applied():
+            record = self.probe.look(self.potential)
+        self.log.add({"kind": "forgetting", "step": self.state.step, "epoch": self.state.epoch, **record})
+        kept, said = self.probe.judge(self.average.average)
+        self.average.average = kept
+        if said:
+            self.best = kept
+            display.say(f"stopped: {said}; the last weights within the bound are kept")
+        return said
 
     def _named(self) -> dict[str, str]:
         """What a record says of the stage it belongs to, where there are several."""

@@ -35,6 +35,9 @@ from adatom.statistics import References, fit_references, scales
 from adatom.train.checkpoint import BEFORE, CHECKPOINT, disk, sweep
 from adatom.train.config import DataConfig, TrainConfig
 from adatom.train.evaluate import errors_table, predict
+from adatom.train.finetune import merged
+from adatom.train.forgetting import forgetting_table
+from adatom.train.generic import kept
 from adatom.train.interrupt import Stopped
 from adatom.train.log import LOG
 from adatom.train.loggers import make_loggers, require_loggers
@@ -42,6 +45,7 @@ from adatom.train.loop import Trainer
 from adatom.train.parallel import Team
 from adatom.train.progress import Progress
 from adatom.train.stages import stages_of
+from adatom.train.start import Start, tuned
 from adatom.train.state import State
 
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "green"}  # of findings
@@ -95,22 +99,18 @@ def train(
     console = console if team.first else Console(quiet=True)
     sets = read_sets(config.data, needed(config), console)
     _require_validation(config, sets)
-    cutoff = config.model.cutoff
-    train_set = Dataset(sets.train, cutoff)
-    valid_set = Dataset(sets.valid, cutoff) if sets.valid else None
-    references = references_of(sets.train, config.data)
-    resolved = config.model_copy(update={"model": config.model.completed(facts(train_set))})
-    potential = make_potential(resolved, train_set, references)
-    if potential.cutoff != cutoff:  # a network may look further than its configuration says
-        train_set = Dataset(sets.train, potential.cutoff)
-        valid_set = Dataset(sets.valid, potential.cutoff) if sets.valid else None
-    sets = _fitting(sets, potential, console)
-    potential.card |= {"data": _data_card(sets), "versions": _versions()}
     with disk(run):
         run.mkdir(parents=True, exist_ok=True)
+    start = _fresh(config, sets) if config.finetune is None else tuned(config, sets.train, run, team, resume)
+    resolved, potential, references = start.config, start.potential, start.references
+    sets = _fitting(sets, potential, start, console)
+    potential.card |= {"data": _data_card(sets), "versions": _versions()}
+    train_set = start.training_set()
+    valid_set = Dataset(sets.valid, potential.cutoff, start.source) if sets.valid else None
     if team.first:
         sweep(run)
     trainer = Trainer(resolved, potential, train_set, valid_set, run, team, _identity(resolved, sets))
+    trainer.probe = start.probe
     if resume:
         remark = trainer.resume()
         if remark:
@@ -136,11 +136,21 @@ def train(
     finally:
         trainer.log.close()
     if team.first:
-        metrics = _finish(trainer.potential, config, sets, run, trainer.state, team.device)
+        metrics = _finish(merged(trainer.potential), config, sets, run, trainer.state, team.device, start)
         console.print(errors_table(metrics))
+        if "forgetting" in metrics:
+            console.print(forgetting_table(metrics["forgetting"]))
         console.print(f"model   {run / 'model.adatom'}\nreport  {write_report(run)}", soft_wrap=True)
     team.wait()
     return run
+
+
+def _fresh(config: TrainConfig, sets: Sets) -> Start:
+    """A new potential, made for the training set."""
+    dataset = Dataset(sets.train, config.model.cutoff)
+    references = references_of(sets.train, config.data)
+    resolved = config.model_copy(update={"model": config.model.completed(facts(dataset))})
+    return Start(resolved, make_potential(resolved, dataset, references), references, dataset)
 
 
 def _require_validation(config: TrainConfig, sets: Sets) -> None:
@@ -193,7 +203,7 @@ def _show(findings: Sequence[Finding], console: Console) -> None:
             raise DataError(finding.message, where=finding.where, remedy=finding.remedy)
 
 
-def _fitting(sets: Sets, potential: Potential, console: Console) -> Sets:
+def _fitting(sets: Sets, potential: Potential, start: Start, console: Console) -> Sets:
     """The same sets, with what is to be said of them beside this network.
 
     UnknownElementError or ChargeError when a structure to validate or to test on is none that training prepares for.
@@ -203,7 +213,9 @@ def _fitting(sets: Sets, potential: Potential, console: Console) -> Sets:
     findings = unseen(sets.train, seen)
     _show(findings, console)
     for structure in (*sets.valid, *sets.test):
-        potential.check_atoms(structure.atoms, where=structure.name)
+        potential.check_atoms(structure.atoms, structure.name, start.source)
+    for remark in start.remarks:
+        console.print(Text.assemble(("note", COLOURS["note"]), f": {remark}"))
     return replace(sets, findings=[*sets.findings, *findings])
 
 
@@ -237,7 +249,7 @@ def make_potential(config: TrainConfig, dataset: Dataset, references: References
     network = MODELS[model.architecture](model)
     network.to(getattr(torch, config.precision))
     priors = tuple(PRIORS[p.name](p.model_dump()) for p in config.priors)
-    card = {"min_distance_A": closest_pairs(dataset)}
+    card = {"min_distance_A": closest_pairs(dataset), "samples": kept(dataset.structures, config.samples)}
     return Potential(network, references.energies, scale, priors, model.derivatives, card)
 
 
@@ -271,7 +283,7 @@ def closest_pairs(dataset: Dataset) -> dict[str, float]:
 
 
 def _finish(
-    potential: Potential, config: TrainConfig, sets: Sets, run: Path, state: State, device: torch.device
+    potential: Potential, config: TrainConfig, sets: Sets, run: Path, state: State, device: torch.device, start: Start
 ) -> dict[str, Any]:
     """Errors of every set, predictions and the model file."""
     metrics: dict[str, Any] = {"train_seconds": state.seconds}
@@ -280,12 +292,15 @@ def _finish(
     for part, structures in sets.parts().items():
         if not structures:
             continue
-        predictions = predict(potential, Dataset(structures, potential.cutoff), config.batch, device)
+        predictions = predict(potential, Dataset(structures, potential.cutoff, start.source), config.batch, device)
         metrics[part] = {k: None if np.isnan(v) else v for k, v in predictions.errors().items()}
         if part != "train":
             path = run / ("predictions.npz" if part == "test" else "valid_predictions.npz")
             with disk(path):
                 predictions.save(path)
+    if start.probe is not None:
+        start.probe.look(potential)
+        metrics["forgetting"] = start.probe.record(state.ended)
     potential.card["errors"] = {part: metrics[part] for part in ("valid", "test") if part in metrics}
     potential.card["training"] = {
         "seconds": state.seconds,
