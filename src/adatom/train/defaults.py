@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from adatom.data.read import LABELS, Structure, read
-from adatom.errors import ConfigError
+from adatom.errors import ConfigError, LabelError
 from adatom.train.config import DataConfig, TrainConfig
 from adatom.train.loss import LossConfig
 
@@ -167,6 +167,21 @@ def recipe(files: Sequence[str | Path], **choices: Any) -> TrainConfig:
     facts = _facts_of(values["data"], "recipe")
     values["loss"] = _merged(loss_settings(facts), choices.get("loss", {}))
     return TrainConfig.parse(completed(values, facts), where="recipe")
+
+
+def told(config: TrainConfig) -> str:
+    """One line on what a recipe has chosen."""
+    model, split, weights = config.model, config.data.split, config.loss.weights(0.0)._asdict()
+    limits = [
+        f"{value:g} {name}"
+        for name, value in config.limits.model_dump(include={"epochs", "steps", "minutes"}).items()
+        if value
+    ]
+    return (
+        f"{model.architecture} {model.size}, {' or '.join(limits)} of batches of {config.batch.atoms} atoms, "
+        f"{' and '.join(name for name, weight in weights.items() if weight > 0)} learned, "
+        f"{split.valid} structures to validate, {split.test} to test"
+    )
 
 
 def _facts_of(data: Mapping[str, Any], where: str) -> DataFacts:
