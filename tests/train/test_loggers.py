@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 
 from adatom.errors import ConfigError
 from adatom.train import loggers
+from adatom.train.log import LOG
 from adatom.train.loggers import curves, make_loggers
+from train.runs import configuration, run, slices
 
 RECORDS = [
     {"kind": "start", "device": "cpu", "parameters": 12},
@@ -63,6 +66,26 @@ def test_tensorboard_hides_the_steps_that_a_resumed_run_takes_again(tmp_path: Pa
             logger.log({"kind": "step", "step": step, "loss": value})
         logger.close()
     assert scalars(tmp_path / "tensorboard")["step/loss"] == [(1, 5.0), (2, 4.5), (3, 3.5)]
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_run_draws_what_its_log_holds(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    folder = run(configuration(slices(tmp_path), loggers=["tensorboard"]), tmp_path)
+    logged = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    found = scalars(folder / "tensorboard")
+    wanted = [(r["step"], pytest.approx(r["loss"])) for r in logged if r["kind"] == "valid"]
+    assert wanted
+    assert found["valid/loss"] == wanted
+
+
+def test_a_run_with_a_logger_that_is_not_installed_is_refused_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loggers, "find_spec", lambda package: None)
+    with pytest.raises(ConfigError, match="wandb"):
+        run(configuration(slices(tmp_path), loggers=["wandb"]), tmp_path)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture

@@ -139,8 +139,3 @@ def test_a_run_that_goes_on_from_saved_tensors_is_bit_identical() -> None:
         with_gradients(module, 9)
         optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
-
-
-def test_adamw_has_a_learning_rate_of_its_own() -> None:
-    rates = [OptimizerConfig.parse(values).lr for values in ({}, {"name": "adamw"}, {"name": "adamw", "lr": 0.5})]
-    assert rates == [1e-2, 2e-2, 0.5]

@@ -22,6 +22,7 @@ from adatom.models import AnyModelConfig
 from adatom.priors.zbl import ZBLConfig
 from adatom.train.finetune import FinetuneConfig, with_model_of_file
 from adatom.train.interrupt import duration
+from adatom.train.loggers import LoggerName
 from adatom.train.loss import LossConfig
 from adatom.train.optimize import OptimizerConfig
 
@@ -115,7 +116,7 @@ class TrainConfig(Config):
         "single", description="direct-then-conservative: train a direct head, swap it for the gradient, fine-tune"
     )
     stages: StagesConfig = StagesConfig()
-    batch: Budget = Budget(atoms=32)
+    batch: Budget = Budget(atoms=64)
     limits: Limits = Limits(epochs=200)
     validate_every: PositiveInt = Field(1, description="epochs between validations")
     keep: Literal["last", "best"] | None = Field(
@@ -145,6 +146,7 @@ class TrainConfig(Config):
         "auto", description="training steps as compiled code, checked against float64; auto: where the run is long"
     )
     threads: PositiveInt | None = Field(None, description="CPU threads of each process; None leaves torch's choice")
+    loggers: tuple[LoggerName, ...] = Field((), description="copies of log.jsonl for tensorboard and wandb")
 
     @field_validator("name")
     @classmethod

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from adatom.data.read import LABELS, Structure, read
-from adatom.errors import ConfigError
+from adatom.errors import ConfigError, LabelError
 from adatom.train.config import DataConfig, TrainConfig
 from adatom.train.loss import LossConfig
 
@@ -66,8 +66,21 @@ def loss_settings(facts: DataFacts) -> dict[str, Any]:
 
     Labels that only some structures have are used where they are (``allow_missing``). Without forces the energy is all
     there is: its late weight is the early one.
+
+    Raises
+    ------
+    LabelError
+        No structure has an energy or forces.
     """
     usual = LossConfig()
+    if facts.labelled["energy"] == facts.labelled["forces"] == 0:
+        raise LabelError(
+            "there is nothing to learn from",
+            where="data.train",
+            wanted="structures with energies or forces",
+            got=f"{facts.structures} structures of more than one atom, none of them with either",
+            remedy="name the fields that hold them in data.keys",
+        )
     absent = [name for name in LABELS if facts.labelled[name] == 0]
     settings: dict[str, Any] = dict.fromkeys(absent, 0.0)
     if usual.late is not None:
@@ -123,10 +136,9 @@ def resolved(values: Mapping[str, Any], where: str | None = None) -> TrainConfig
     """The configuration that plain values stand for; the training files are read where ``auto`` needs them."""
     if not wants_facts(values):
         return TrainConfig.parse(dict(values), where=where)
-    data = {k: v for k, v in dict(values.get("data") or {}).items() if (k, v) != ("split", AUTO)}
-    config = DataConfig.parse(data, where=f"{where}: data" if where else "data")
-    facts = data_facts(read(config.train, config.keys, config.units)[0])
-    return TrainConfig.parse(completed(values, facts), where=where)
+    return TrainConfig.parse(
+        completed(values, _facts_of(values.get("data") or {}, where or "configuration")), where=where
+    )
 
 
 def recipe(files: Sequence[str | Path], **choices: Any) -> TrainConfig:
@@ -144,16 +156,39 @@ def recipe(files: Sequence[str | Path], **choices: Any) -> TrainConfig:
     """
     if not files:
         raise ConfigError("there is nothing to train on", where="data.train", wanted="at least one file", got="none")
-    name = Path(files[0]).name.split(".")[0]
     values: dict[str, Any] = {
-        "name": name,
+        "name": Path(files[0]).name.split(".")[0],
         "data": {"train": [str(file) for file in files], "split": AUTO},
         "model": {"architecture": "mlanet", "size": "S"},
         "batch": AUTO,
-        "loss": AUTO,
         "limits": {} if choices.get("limits") else {"epochs": AUTO},
     }
-    return resolved(_merged(values, choices), where="recipe")
+    values = _merged(values, {key: value for key, value in choices.items() if key != "loss"})
+    facts = _facts_of(values["data"], "recipe")
+    values["loss"] = _merged(loss_settings(facts), choices.get("loss", {}))
+    return TrainConfig.parse(completed(values, facts), where="recipe")
+
+
+def told(config: TrainConfig) -> str:
+    """One line on what a recipe has chosen."""
+    model, split, weights = config.model, config.data.split, config.loss.weights(0.0)._asdict()
+    limits = [
+        f"{value:g} {name}"
+        for name, value in config.limits.model_dump(include={"epochs", "steps", "minutes"}).items()
+        if value
+    ]
+    return (
+        f"{model.architecture} {model.size}, {' or '.join(limits)} of batches of {config.batch.atoms} atoms, "
+        f"{' and '.join(name for name, weight in weights.items() if weight > 0)} learned, "
+        f"{split.valid} structures to validate, {split.test} to test"
+    )
+
+
+def _facts_of(data: Mapping[str, Any], where: str) -> DataFacts:
+    """Facts of the training files that the entry ``data`` of a configuration names."""
+    plain = {key: value for key, value in data.items() if (key, value) != ("split", AUTO)}
+    config = DataConfig.parse(plain, where=f"{where}: data")
+    return data_facts(read(config.train, config.keys, config.units)[0])
 
 
 def _merged(values: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from adatom.config import Config
 from adatom.train.muon import Muon
-
-ADAMW_RATE = 2e-2  # where no learning rate is given
 
 
 class OptimizerConfig(Config):
@@ -23,8 +21,8 @@ class OptimizerConfig(Config):
     name: Literal["muon", "adamw"] = Field(
         "muon", description="muon: matrices by orthogonal momentum, the rest by AdamW"
     )
-    lr: PositiveFloat = Field(1e-2, description="2e-2 for adamw where it is not given")
-    others: PositiveFloat = Field(2.0, description="muon: learning rate of all but matrices, as a multiple of lr")
+    lr: PositiveFloat = 2e-2
+    others: PositiveFloat = Field(1.0, description="muon: learning rate of all but matrices, as a multiple of lr")
     momentum: float = Field(0.95, ge=0.0, lt=1.0, description="muon: of the matrices")
     final_lr: float = Field(0.01, gt=0.0, le=1.0, description="fraction of lr at the end")
     betas: tuple[float, float] = (0.9, 0.99)
@@ -35,14 +33,6 @@ class OptimizerConfig(Config):
     plateau_patience: PositiveInt = 10
     clip: PositiveFloat = 10.0
     ema: float = Field(0.999, ge=0.0, lt=1.0, description="decay of the running average per step")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _rate(cls, values: Any) -> Any:
-        """AdamW has a learning rate of its own."""
-        if isinstance(values, dict) and values.get("name") == "adamw":
-            return {"lr": ADAMW_RATE} | values
-        return values
 
 
 def make_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.Optimizer:

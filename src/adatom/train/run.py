@@ -40,6 +40,7 @@ from adatom.train.generic import kept
 from adatom.train.interrupt import Stopped
 from adatom.train.knowledge import check_structures, closest_pairs, facts, references_of, representative, scales_of
 from adatom.train.log import LOG
+from adatom.train.loggers import make_loggers, require_loggers
 from adatom.train.loop import Trainer
 from adatom.train.parallel import Team
 from adatom.train.progress import Progress
@@ -83,7 +84,7 @@ def train(
     ------
     ConfigError
         The run folder exists already and ``resume`` was not asked for; the machine has no GPU, or fewer devices than
-        asked for; something waits for validations and there is no validation set.
+        asked for; something waits for validations and there is no validation set; the package of a logger is missing.
     CheckpointError
         ``resume`` with other data or settings than the run was begun with, or a disk that is full.
     DataError
@@ -95,6 +96,7 @@ def train(
         checkpoint that the run goes on from.
     """
     console = console or Console()
+    require_loggers(config.loggers)
     run = _check_folder(Path(folder) / config.name, resume)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -126,6 +128,7 @@ def train(
     if team.first:
         _write(run / "config.yaml", resolved.to_yaml())
         _write_json(run / "data.json", _data_record(sets, references, potential.card["data"]))
+        trainer.log.copies = make_loggers(config.loggers, run, resolved.model_dump(mode="json"), trainer.state.step)
     trainer.log.add(_start_record(config, potential, team))
     title = f"{config.name}: {type(potential.network).__name__}, {len(train_set)} structures"
     try:
@@ -137,6 +140,8 @@ def train(
             soft_wrap=True,
         )
         raise
+    finally:
+        trainer.log.close()
     if team.first:
         metrics = _finish(merged(trainer.potential), config, sets, run, trainer.state, team.device, start)
         console.print(errors_table(metrics))
