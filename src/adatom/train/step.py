@@ -19,6 +19,8 @@ from adatom.train.parallel import Team, divide
 
 Batch = tuple[Graph, Results]
 
+CACHED = 512  # atoms that a CPU differentiates at once
+
 
 class Gradients(NamedTuple):
     """What one batch says, of all processes together; the gradient stands in the parameters."""
@@ -82,7 +84,7 @@ class Backward:
         """Value and gradient of this process's share, one part after the other."""
         value = 0.0
         torch._foreach_zero_(self.slopes)
-        waiting = [mine] if mine else []
+        waiting = self._pieces(mine)
         while waiting:
             part = waiting.pop()
             atoms = int(self.data.atoms[part].sum())
@@ -109,6 +111,13 @@ class Backward:
         graph, label = batch or self.data.batch(part)
         share = self.value(graph, label, weights, counts)
         return float(share.detach()), torch.autograd.grad(share, self.parameters, allow_unused=True)
+
+    def _pieces(self, mine: list[int]) -> list[list[int]]:
+        """All at once, but on a CPU so much as stays in its caches: beyond, an atom costs up to twice as much."""
+        if self.team.device.type != "cpu":
+            return [mine] if mine else []
+        atoms = self.data.atoms[mine]
+        return [part for part in divide(mine, atoms, max(math.ceil(atoms.sum() / CACHED), 1)) if part][::-1]
 
     def _halves(self, part: list[int]) -> list[list[int]]:
         return divide(part, self.data.atoms[part], 2)[::-1]
