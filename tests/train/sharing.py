@@ -25,7 +25,7 @@ from train.runs import configuration, slices
 LONG: dict[str, Any] = {
     "precision": "float64",
     "batch": {"atoms": 16},
-    "limits": {"epochs": 20},
+    "limits": {"epochs": 8},
     "checkpoint_minutes": 5e-4,
 }
 CASES: dict[str, tuple[int, dict[str, Any]]] = {
