@@ -51,6 +51,14 @@ class LeakError(DataError):
     """A test structure stands in the training set."""
 
 
+class StoreError(DataError):
+    """A store of packed structures is unfinished, altered, truncated, or of another format version."""
+
+
+class WorkerError(AdatomError):
+    """A process that prepares batches died."""
+
+
 class GeometryError(AdatomError):
     """Positions or cell that no neighbour list can be made of: NaN, a zero-volume periodic cell, atoms on one spot."""
 
@@ -69,6 +77,10 @@ class MemoryLimitError(AdatomError):
 
 class CompileWarning(UserWarning):
     """Compiled code could not be made, or was wrong: what runs is the same, only slower."""
+
+
+class SourceWarning(UserWarning):
+    """A model knows several levels of theory, and nobody said which one is meant."""
 
 
 class ModelFileError(AdatomError):

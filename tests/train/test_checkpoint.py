@@ -82,7 +82,7 @@ def test_a_full_disk_is_named_and_leaves_the_last_checkpoint_whole(
     assert caught.value.where == str(path)
     assert "--resume" in str(caught.value.remedy)
     assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == [path.name], "no part of a file is left"
+    assert sorted(os.listdir(tmp_path)) == [checkpoint.BEFORE, path.name], "no part of a file is left"
     assert checkpoint.read(path).state == STATE
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import ase
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 from adatom.errors import ConfigError
 from adatom.graph import Graph, Results, collate
 from adatom.neighbors import graph_from_atoms
-from adatom.train.loss import LateWeights, LossConfig, Weights, loss
+from adatom.train.loss import LateWeights, LossConfig, Weights, counted, loss, terms, total
 from toy import toy_potential
 
 NAN = float("nan")
@@ -139,3 +141,45 @@ def test_a_negative_weight_and_an_unknown_kind_are_refused() -> None:
         LossConfig.parse({"energy": -1.0})
     with pytest.raises(ConfigError, match="'l1', 'l2' or 'huber'"):
         LossConfig.parse({"kind": "mse"})
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2", "huber"])
+def test_the_losses_of_parts_add_up_to_that_of_the_batch(kind: str) -> None:
+    torch.manual_seed(0)
+    config, weights = LossConfig.parse({"kind": kind}), Weights(2.0, 3.0, 5.0)
+    atoms = [
+        ase.Atoms("Cu2", positions=[[0, 0, 0], [2.2, 0, 0]]),
+        ase.Atoms("Cu"),
+        ase.Atoms("Cu3", [[0, 0, 2.3 * k] for k in range(3)]),
+    ]
+    graphs = [graph_from_atoms(a, 5.0) for a in atoms]
+    found = [_drawn(graph) for graph in graphs]
+    label = [_drawn(graph) for graph in graphs]
+    label[1].energy[:] = NAN  # the parts hold unequal numbers of labels
+    label[2].forces[0] = NAN
+
+    def of(members: list[int], counts: Tensor | None = None) -> Tensor:
+        predicted, wanted = (
+            Results(*(torch.cat(t) for t in zip(*(r[k] for k in members), strict=True))) for r in (found, label)
+        )
+        sums = terms(config, weights, collate([graphs[k] for k in members]), predicted, wanted)
+        return total(weights, sums, counted(wanted) if counts is None else counts)
+
+    counts = counted(Results(*(torch.cat(t) for t in zip(*label, strict=True))))
+    assert counts.tolist() == [2.0, 15.0, 27.0]
+    assert of([0, 1, 2]).item() == pytest.approx(sum(of([k], counts).item() for k in range(3)), rel=1e-14)
+
+
+def _drawn(graph: Graph) -> Results:
+    return Results(
+        torch.randn(1, dtype=torch.float64),
+        torch.randn_like(graph.positions),
+        torch.randn(1, 3, 3, dtype=torch.float64),
+    )
+
+
+@pytest.mark.parametrize("part", ["energy", "forces", "stress"])
+def test_a_prediction_that_is_no_number_is_not_left_out(part: str) -> None:
+    predicted = results([0.0, 0.0], 0.0, 0.0)
+    getattr(predicted, part).view(-1)[0] = NAN
+    assert math.isnan(value("huber", Weights(1.0, 1.0, 1.0), predicted))

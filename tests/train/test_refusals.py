@@ -11,7 +11,7 @@ import torch
 
 from adatom.errors import ConfigError
 from adatom.train.config import TrainConfig
-from adatom.train.run import accelerator_of
+from adatom.train.parallel import accelerator_of
 from train.runs import configuration, run, slices
 
 
@@ -51,7 +51,7 @@ def test_auto_is_cuda_or_the_processor(
 ) -> None:
     machine(monkeypatch, gpus, cores=4)
     config = TrainConfig.parse(configuration(data, accelerator=asked, devices=devices))
-    assert accelerator_of(config) == given
+    assert accelerator_of(config, config.devices) == given
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from adatom.train import checkpoint
 from adatom.train.config import TrainConfig
 from adatom.train.loop import Trainer
 from adatom.train.stages import stages_of, swapped
+from adatom.train.step import Gradients
 from narrow import NARROW
 from toy import Toy
 from train.runs import NETWORK, configuration, frames, log, run, slices
@@ -158,14 +159,14 @@ def test_every_default_form_trains_in_two_stages(architecture: str, data: dict[s
 
 def test_the_second_stage_warms_up_anew_to_half_the_rate(data: dict[str, Any], tmp_path: Path) -> None:
     rates: list[tuple[int, float]] = []
-    step = Trainer._step
+    update = Trainer._update
 
-    def watched(self: Trainer, indices: list[int], lr: float, fraction: float) -> float:
+    def watched(self: Trainer, found: Gradients, lr: float, *others: Any) -> None:
         rates.append((self.state.stage, lr))
-        return step(self, indices, lr, fraction)
+        update(self, found, lr, *others)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_step", watched)
+        patch.setattr(Trainer, "_update", watched)
         run(configuration(data, **TWO, optimizer={"lr": 8e-3, "warmup_steps": 2, "final_lr": 1.0}), tmp_path)
     assert [stage for stage, _ in rates] == [0] * BORDER + [1] * (STEPS - BORDER)
     wanted = [4e-3] + [8e-3] * (BORDER - 1) + [2e-3] + [4e-3] * (STEPS - BORDER - 1)

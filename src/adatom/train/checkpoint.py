@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +20,13 @@ from adatom.errors import CheckpointError
 from adatom.model_file import write_atomically
 
 CHECKPOINT = "checkpoint.safetensors"
+BEFORE = "checkpoint.before.safetensors"  # the one before it
 # what may change when a run goes on: where and for how long it computes, not what; the name is that of the folder
-FREE = {"name", "limits", "devices", "accelerator", "threads", "checkpoint_minutes", "patience", "validate_every"}
+FREE = {
+    *("name", "limits", "devices", "nodes", "accelerator", "threads", "workers", "max_time", "detect", "loggers"),
+    *("checkpoint_minutes", "patience", "validate_every"),
+}
+LISTED = 12  # differences in a message
 
 
 class Checkpoint(NamedTuple):
@@ -79,26 +87,30 @@ def _scatter(
 def same_run(saved: dict[str, Any], asked: dict[str, Any], where: Path) -> None:
     """Refuse to go on with other data or other settings than those the checkpoint was written with.
 
+    What may change is where and for how long it computes: entries of ``FREE``.
+
     Parameters
     ----------
     saved, asked
-        Nested plain values: the resolved configuration, fingerprints in place of the data files. Entries of ``FREE``
-        are not compared.
+        Nested plain values: the resolved configuration, fingerprints in place of the data files.
 
     Raises
     ------
     CheckpointError
-        Names the first entry that differs.
+        Lists the entries that differ.
     """
     before, now = _flat(saved), _flat(asked)
-    for entry in [*now, *(name for name in before if name not in now)]:
-        if entry.split(".")[0] in FREE or (entry in before and entry in now and before[entry] == now[entry]):
-            continue
+    entries = [*now, *(name for name in before if name not in now)]
+    compared = [name for name in entries if name.split(".")[0] not in FREE]
+    differ = [name for name in compared if not (name in before and name in now and before[name] == now[name])]
+    if differ:
+        told = differ[:LISTED]
+        more = f"; and {len(differ) - LISTED} more" if len(differ) > LISTED else ""
         raise CheckpointError(
-            f"this run was begun with another {entry}, and would no longer be one run",
+            f"this run was begun with another {', '.join(told)}, and would no longer be one run",
             where=str(where),
-            wanted=f"{entry} = {before.get(entry, 'nothing')}",
-            got=f"{entry} = {now.get(entry, 'nothing')}",
+            wanted="; ".join(f"{name} = {before.get(name, 'nothing')}" for name in told) + more,
+            got="; ".join(f"{name} = {now.get(name, 'nothing')}" for name in told) + more,
             remedy="continue with the config.yaml of the run folder and the same data, or start a run of another name",
         )
 
@@ -126,12 +138,20 @@ def disk(path: Path) -> Iterator[None]:
 
 
 def write(checkpoint: Checkpoint, path: Path) -> None:
-    """Write atomically.
+    """Write atomically, with a checksum; the checkpoint that was there stays beside it as ``BEFORE``.
 
     CheckpointError when the disk is full or not writable, the previous checkpoint still in place.
     """
+    state = json.dumps(checkpoint.state)
+    data = pack_tensors(checkpoint.tensors, {"state": state, "sha256": _digest(checkpoint.tensors, state)})
     try:
-        write_atomically(path, pack_tensors(checkpoint.tensors, {"state": json.dumps(checkpoint.state)}))
+        if path.exists():  # a second name first, so that there is a whole one under each name at every moment
+            second = path.with_name(f".{BEFORE}.{os.getpid()}.part")
+            second.unlink(missing_ok=True)
+            _second_name(path, second)
+            second.replace(path.with_name(BEFORE))
+            second.unlink(missing_ok=True)  # where both are one file already, a system leaves both names
+        write_atomically(path, data)
     except OSError as error:
         kept = f"{path} from before is whole" if path.exists() else "nothing was written"
         raise CheckpointError(
@@ -142,12 +162,50 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
         ) from error
 
 
+def _second_name(path: Path, second: Path) -> None:
+    try:
+        os.link(path, second)
+    except OSError:  # not every file system has links
+        shutil.copyfile(path, second)
+
+
+def last(run: Path) -> tuple[Path, Checkpoint, str]:
+    """The last whole checkpoint of a run folder, its path, and what is to be said of it.
+
+    CheckpointError when none is whole.
+    """
+    try:
+        return run / CHECKPOINT, read(run / CHECKPOINT), ""
+    except CheckpointError as error:
+        if not (run / BEFORE).exists():
+            raise
+        remark = f"{CHECKPOINT} is damaged ({error.got}): going on from the one before it"
+        return run / BEFORE, read(run / BEFORE), remark
+
+
+def sweep(run: Path) -> None:
+    """Remove what is left of files that a run was writing when it was killed."""
+    for part in run.glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
+def _digest(tensors: dict[str, Tensor], state: str) -> str:
+    digest = hashlib.sha256(state.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def read(path: Path) -> Checkpoint:
     """Read a checkpoint; CheckpointError when there is none or it is damaged."""
     try:
         with safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
-            return Checkpoint(tensors, json.loads(file.metadata()["state"]))
+            metadata = file.metadata()
+        if _digest(tensors, metadata["state"]) != metadata["sha256"]:
+            raise ValueError("its content does not match its checksum")
+        return Checkpoint(tensors, json.loads(metadata["state"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             "there is no usable checkpoint here",

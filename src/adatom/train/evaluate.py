@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from rich.table import Table
+from torch import Tensor
 
 from adatom.data.dataset import Budget, Dataset, batches
 from adatom.graph import Results
 from adatom.potential import Potential
+from adatom.train.knowledge import check_structures
+from adatom.train.loss import LossConfig, Weights, counted, terms, total
 from adatom.units import EV_PER_A3_IN_GPA
 
 
@@ -34,25 +38,107 @@ class Predictions(NamedTuple):
             arrays[name] = getattr(self.predicted, name).numpy()
         np.savez_compressed(path, **arrays)
 
+    def of(self, indices: np.ndarray) -> Predictions:
+        """Those of some structures."""
+        ends = np.cumsum(self.n_atoms)
+        atoms = [np.arange(ends[k] - self.n_atoms[k], ends[k]) for k in indices]
+        rows = np.concatenate([*atoms, np.zeros(0, dtype=np.int64)]).astype(np.int64)
+
+        def part(results: Results) -> Results:
+            return Results(results.energy[indices], results.forces[rows], results.stress[indices])
+
+        return Predictions(
+            self.names[indices],
+            self.config_types[indices],
+            self.n_atoms[indices],
+            self.numbers[rows],
+            part(self.label),
+            part(self.predicted),
+        )
+
     def errors(self) -> dict[str, float]:
         """RMSE and MAE: energy in meV/atom, force components in meV/Å, stress components in GPa; NaN without labels."""
-        atoms = torch.from_numpy(self.n_atoms)
-        differences = {
-            ("energy", "meV_per_atom", 1e3): (self.predicted.energy - self.label.energy) / atoms,
-            ("forces", "meV_per_A", 1e3): self.predicted.forces - self.label.forces,
-            ("stress", "GPa", EV_PER_A3_IN_GPA): self.predicted.stress - self.label.stress,
-        }
-        errors = {}
-        for (name, unit, factor), difference in differences.items():
-            known = difference[torch.isfinite(difference)]
-            errors[f"{name}_rmse_{unit}"] = factor * math.sqrt((known**2).mean()) if known.numel() else math.nan
-            errors[f"{name}_mae_{unit}"] = factor * float(known.abs().mean()) if known.numel() else math.nan
-        return errors
+        owner = torch.repeat_interleave(torch.arange(len(self.n_atoms)), torch.from_numpy(self.n_atoms))
+        return _named(_errors(owner, self.predicted, self.label))
 
 
-def errors_table(metrics: dict[str, Any]) -> Table:
+class Measured(NamedTuple):
+    """Sums over a data set, or over one process's share of it: errors and loss follow from those of all."""
+
+    errors_of: Tensor  # (3, 3)  energy per atom, forces, stress: squares, absolute values, number
+    terms: Tensor  # (3,)  of the loss
+    counts: Tensor  # (3,)  labels
+
+    def of_all(self, add: Callable[[Tensor], Tensor]) -> Measured:
+        """With the sums of all processes."""
+        flat = add(torch.cat([t.reshape(-1) for t in self]))
+        return Measured(flat[:9].view(3, 3), flat[9:12], flat[12:])
+
+    def loss(self, weights: Weights) -> float:
+        """The loss over the whole set."""
+        return float(total(weights, self.terms, self.counts))
+
+    def errors(self) -> dict[str, float]:
+        """As :meth:`Predictions.errors`."""
+        return _named(self.errors_of)
+
+
+def measure(
+    potential: Potential,
+    dataset: Dataset,
+    budget: Budget,
+    device: torch.device | str = "cpu",
+    loss: LossConfig | None = None,
+    weights: Weights | None = None,
+    share: tuple[int, int] = (0, 1),
+) -> Measured:
+    """Errors and loss on a data set, batch after batch, nothing kept; of every batch whose turn it is in ``share``.
+
+    ``share`` is the number of this process and that of all of them.
+    """
+    loss = loss or LossConfig()
+    weights = weights or Weights(1.0, 1.0, 1.0)
+    found = Measured(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in ((3, 3), 3, 3)))
+    was_training = potential.training
+    potential.eval()
+    plan = batches(dataset, budget, seed=0, epoch=0, shuffle=False)
+    for indices in plan[share[0] :: share[1]]:
+        graph, label = dataset.batch(indices)
+        graph, label = graph.to(device), Results(*(t.to(device) for t in label))
+        predicted = potential(graph, forces=True, stress=bool(torch.isfinite(label.stress).any()))
+        predicted = Results(*(t.detach() for t in predicted))
+        found.errors_of.add_(_errors(graph.owner, predicted, label))
+        found.terms.add_(terms(loss, weights, graph, predicted, label))
+        found.counts.add_(counted(label))
+    potential.train(was_training)
+    return found
+
+
+def _errors(owner: Tensor, predicted: Results, label: Results) -> Tensor:
+    """(3, 3) squares, absolute values and number of the errors of energy per atom, forces and stress."""
+    atoms = torch.bincount(owner, minlength=label.energy.shape[0])
+    rows = []
+    per = (atoms, torch.ones_like(atoms[:1]), torch.ones_like(atoms[:1]))
+    for found, wanted, size in zip(predicted, label, per, strict=True):
+        labelled = torch.isfinite(wanted)  # not of the difference: a prediction that is no number is not left out
+        known = ((found - wanted) / size)[labelled]
+        rows.append(torch.stack([(known**2).sum(), known.abs().sum(), known.new_tensor(float(known.numel()))]))
+    return torch.stack(rows)
+
+
+def _named(sums: Tensor) -> dict[str, float]:
+    """RMSE and MAE by name: energy in meV/atom, force components in meV/Å, stress in GPa; NaN without labels."""
+    errors = {}
+    units = (("energy", "meV_per_atom", 1e3), ("forces", "meV_per_A", 1e3), ("stress", "GPa", EV_PER_A3_IN_GPA))
+    for (name, unit, factor), (squares, sizes, number) in zip(units, sums.tolist(), strict=True):
+        errors[f"{name}_rmse_{unit}"] = factor * math.sqrt(squares / number) if number else math.nan
+        errors[f"{name}_mae_{unit}"] = factor * sizes / number if number else math.nan
+    return errors
+
+
+def errors_table(metrics: dict[str, Any], title: str = "Errors") -> Table:
     """Errors per set, for the terminal."""
-    table = Table(title="Errors")
+    table = Table(title=title)
     columns = {
         "energy_rmse_meV_per_atom": "E rmse\nmeV/atom", "energy_mae_meV_per_atom": "E mae\nmeV/atom",
         "forces_rmse_meV_per_A": "F rmse\nmeV/Å", "forces_mae_meV_per_A": "F mae\nmeV/Å",
@@ -74,37 +160,24 @@ def predict(potential: Potential, dataset: Dataset, budget: Budget, device: torc
     UnknownElementError or ChargeError names the first structure that the potential was not made for, before any is
     computed.
     """
-    for structure in dataset.structures:
-        potential.check_atoms(structure.atoms, where=structure.name)
-    stress = any(bool(torch.isfinite(label.stress).any()) for label in dataset.labels)
+    check_structures(potential, dataset.structures, dataset.sources)
+    stress = bool(dataset.chosen.has_some("stress").any())
     was_training = potential.training
     potential.eval()
     parts: list[tuple[Results, Results]] = []
-    order: list[int] = []
-    for indices in batches(dataset, budget, seed=0, epoch=0, shuffle=False):
+    numbers: list[Tensor] = []
+    for indices in batches(dataset, budget, seed=0, epoch=0, shuffle=False):  # in the order of the data set
         graph, label = dataset.batch(indices)
         predicted = potential(graph.to(device), forces=True, stress=stress)
         parts.append((label, Results(*(t.detach().cpu() for t in predicted))))
-        order += indices
+        numbers.append(graph.numbers)
     potential.train(was_training)
-    label, predicted = (_in_order([pair[side] for pair in parts], order, dataset) for side in (0, 1))
+    label, predicted = (Results(*(torch.cat(t) for t in zip(*side, strict=True))) for side in zip(*parts, strict=True))
     return Predictions(
-        names=np.array([dataset.names[i] for i in range(len(dataset))]),
-        config_types=np.array([dataset.config_types[i] for i in range(len(dataset))]),
-        n_atoms=np.array([g.numbers.shape[0] for g in dataset.graphs]),
-        numbers=np.concatenate([g.numbers.numpy() for g in dataset.graphs]),
+        names=np.array(list(dataset.names)),
+        config_types=np.array(list(dataset.config_types)),
+        n_atoms=dataset.atoms,
+        numbers=torch.cat(numbers).numpy(),
         label=label,
         predicted=predicted,
-    )
-
-
-def _in_order(parts: list[Results], order: list[int], dataset: Dataset) -> Results:
-    """Concatenate batch results and bring the structures back into the order of the data set."""
-    place = np.argsort(np.array(order))
-    atoms = [dataset.graphs[i].numbers.shape[0] for i in order]
-    forces = torch.cat([p.forces for p in parts]).split(atoms)
-    return Results(
-        energy=torch.cat([p.energy for p in parts])[place],
-        forces=torch.cat([forces[i] for i in place]),
-        stress=torch.cat([p.stress for p in parts])[place],
     )

@@ -62,31 +62,52 @@ class Weights(NamedTuple):
     stress: float
 
 
-def loss(config: LossConfig, weights: Weights, graph: Graph, predicted: Results, label: Results) -> Tensor:
-    """L = w_E <d(E/n)> + w_F <dF> + w_S <d sigma>, means over structures, force components and stress components.
+def counted(label: Results) -> Tensor:
+    """How many energies, force components and stress components are labelled, (3,) float64."""
+    return torch.stack([torch.isfinite(part).sum() for part in label]).to(torch.float64)
 
-    Labels that are NaN do not count; a term without any label is zero.
+
+def terms(config: LossConfig, weights: Weights, graph: Graph, predicted: Results, label: Results) -> Tensor:
+    """Sums of the errors of energies per atom, force components and stress components, (3,), each by its shape.
+
+    Labels that are NaN do not count, and terms of weight zero are not looked at.
     """
     atoms = torch.bincount(graph.owner, minlength=graph.cell.shape[0]).to(predicted.energy.dtype)
-    energy = _mean(config.kind, (predicted.energy - label.energy) / atoms, config.huber_energy)
-    # never left out, whatever its weight: a bias that only the energy sees still takes part in distributed training
-    total = weights.energy * energy
-    if weights.forces > 0:
-        total = total + weights.forces * _mean(config.kind, predicted.forces - label.forces, config.huber_forces)
-    if weights.stress > 0:
-        total = total + weights.stress * _mean(config.kind, predicted.stress - label.stress, config.huber_stress)
-    return total
+    # energies are never left out, whatever their weight: a bias that only they see has a gradient at every step
+    energy = _sum(config.kind, predicted.energy / atoms, label.energy / atoms, config.huber_energy)
+    none = torch.zeros_like(energy)
+    return torch.stack(
+        [
+            energy,
+            _sum(config.kind, predicted.forces, label.forces, config.huber_forces) if weights.forces > 0 else none,
+            _sum(config.kind, predicted.stress, label.stress, config.huber_stress) if weights.stress > 0 else none,
+        ]
+    )
 
 
-def _mean(kind: Kind, difference: Tensor, delta: float) -> Tensor:
-    known = torch.isfinite(difference.detach())
+def total(weights: Weights, sums: Tensor, counts: Tensor) -> Tensor:
+    """L = w_E <d(E/n)> + w_F <dF> + w_S <d sigma> from the sums of :func:`terms` and the counts of :func:`counted`.
+
+    Means over structures, force components and stress components; a term without any label is zero. A batch may be
+    computed in parts, by one process or by many: with the counts of the whole batch the losses of its parts add up,
+    and so do their gradients.
+    """
+    return (sums * sums.new_tensor(weights) / counts.to(sums).clamp(min=1.0)).sum()
+
+
+def loss(config: LossConfig, weights: Weights, graph: Graph, predicted: Results, label: Results) -> Tensor:
+    """The loss of a whole batch, see :func:`total`."""
+    return total(weights, terms(config, weights, graph, predicted, label), counted(label))
+
+
+def _sum(kind: Kind, predicted: Tensor, label: Tensor, delta: float) -> Tensor:
+    known = torch.isfinite(label)  # not of the difference: a prediction that is no number must not pass unseen
+    difference = predicted - label
     if not known.all():
         difference = difference[known]
-    if difference.numel() == 0:
-        return difference.sum()
     if kind == "l2":
-        return (difference * difference).mean()
+        return (difference * difference).sum()
     size = difference.abs()
     if kind == "l1":
-        return size.mean()
-    return torch.where(size < delta, 0.5 * size * size, delta * (size - 0.5 * delta)).mean() * 2.0
+        return size.sum()
+    return torch.where(size < delta, size * size, delta * (2.0 * size - delta)).sum()

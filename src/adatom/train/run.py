@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from rich.console import Console
 from rich.text import Text
 
@@ -24,23 +22,33 @@ from adatom import model_file
 from adatom.data.dataset import Dataset
 from adatom.data.doctor import Finding, consistency, unseen
 from adatom.data.read import Found, Structure, fingerprint, found_table, read, require
+from adatom.data.selection import Selection, concatenated
 from adatom.data.split import check_leaks, split
-from adatom.elements import number, symbol
+from adatom.elements import symbol
 from adatom.errors import ConfigError, DataError
-from adatom.graph import edge_vectors
 from adatom.models import MODELS
-from adatom.models.base import Facts
 from adatom.potential import Potential
 from adatom.priors import PRIORS
 from adatom.report import write_report
-from adatom.statistics import References, fit_references, scales
-from adatom.train.checkpoint import CHECKPOINT, disk
+from adatom.statistics import References
+from adatom.train.checkpoint import BEFORE, CHECKPOINT, disk, sweep
 from adatom.train.config import DataConfig, TrainConfig
 from adatom.train.evaluate import errors_table, predict
-from adatom.train.loop import LOG, Stopped, Trainer
+from adatom.train.finetune import merged
+from adatom.train.forgetting import forgetting_table
+from adatom.train.generic import kept
+from adatom.train.interrupt import Stopped
+from adatom.train.knowledge import check_structures, closest_pairs, facts, references_of, representative, scales_of
+from adatom.train.log import LOG
+from adatom.train.loggers import make_loggers, require_loggers
+from adatom.train.loop import Trainer
+from adatom.train.parallel import Team
 from adatom.train.progress import Progress
 from adatom.train.stages import stages_of
+from adatom.train.start import Start, tuned
+from adatom.train.state import State
 
+MATMUL = {"float32": "highest", "tf32": "high", "bf16": "medium"}  # as PyTorch calls them
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "green"}  # of findings
 
 
@@ -48,13 +56,18 @@ COLOURS = {"error": "bold red", "warning": "yellow", "note": "green"}  # of find
 class Sets:
     """The structures of a run, parted, with what their files held and what the doctor says."""
 
-    train: list[Structure]
-    valid: list[Structure]
-    test: list[Structure]
+    train: Sequence[Structure]
+    valid: Sequence[Structure]
+    test: Sequence[Structure]
     found: dict[str, list[Found]]  # part -> its files
     findings: list[Finding]
+    sources: dict[str, np.ndarray] = field(default_factory=dict)  # part -> source of each of its structures
 
-    def parts(self) -> dict[str, list[Structure]]:
+    def source_of(self, part: str, first: int = 0) -> np.ndarray:
+        """Source of the labels of each structure of a part, counted from ``first``."""
+        return first + self.sources.get(part, np.zeros(len(self.parts()[part]), dtype=np.int64))
+
+    def parts(self) -> dict[str, Sequence[Structure]]:
         """By name."""
         return {"train": self.train, "valid": self.valid, "test": self.test}
 
@@ -71,7 +84,7 @@ def train(
     ------
     ConfigError
         The run folder exists already and ``resume`` was not asked for; the machine has no GPU, or fewer devices than
-        asked for; something waits for validations and there is no validation set.
+        asked for; something waits for validations and there is no validation set; the package of a logger is missing.
     CheckpointError
         ``resume`` with other data or settings than the run was begun with, or a disk that is full.
     DataError
@@ -79,82 +92,79 @@ def train(
     TrainingError
         The loss is no longer a number.
     Stopped
-        Ctrl-C: a KeyboardInterrupt after the step in hand, and after the checkpoint that the run goes on from.
+        Ctrl-C, SIGTERM or the end of ``max_time``: a KeyboardInterrupt after the step in hand, and after the
+        checkpoint that the run goes on from.
     """
     console = console or Console()
+    require_loggers(config.loggers)
     run = _check_folder(Path(folder) / config.name, resume)
-    accelerator = accelerator_of(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    fabric = Fabric(accelerator=accelerator, devices=config.devices, strategy="auto")
-    fabric.launch()
-    speaks = fabric.is_global_zero
-    sets = read_sets(config.data, needed(config), console if speaks else Console(quiet=True))
+    torch.set_float32_matmul_precision(MATMUL[config.matmul])
+    team = Team.launch(config)
+    console = console if team.first else Console(quiet=True)
+    sets = read_all(config.data, needed(config), console)
     _require_validation(config, sets)
-    cutoff = config.model.cutoff
-    train_set = Dataset(sets.train, cutoff)
-    valid_set = Dataset(sets.valid, cutoff) if sets.valid else None
-    references = references_of(sets.train, config.data)
-    resolved = config.model_copy(update={"model": config.model.completed(facts(train_set))})
-    potential = make_potential(resolved, train_set, references)
-    if potential.cutoff != cutoff:  # a network may look further than its configuration says
-        train_set = Dataset(sets.train, potential.cutoff)
-        valid_set = Dataset(sets.valid, potential.cutoff) if sets.valid else None
-    sets = _fitting(sets, potential, console if speaks else Console(quiet=True))
-    potential.card |= {"data": _data_card(sets), "versions": _versions()}
     with disk(run):
         run.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(resolved, potential, train_set, valid_set, run, fabric, _identity(resolved, sets))
+    start = _fresh(config, sets) if config.finetune is None else tuned(config, sets.train, run, team, resume)
+    resolved, potential, references = start.config, start.potential, start.references
+    sets = _fitting(sets, potential, start, console)
+    potential.card |= {"data": _data_card(sets), "versions": _versions()}
+    train_set = start.training_set()
+    valid_set = Dataset(sets.valid, potential.cutoff, sets.source_of("valid", start.source)) if sets.valid else None
+    if team.first:
+        sweep(run)
+    trainer = Trainer(resolved, potential, train_set, valid_set, run, team, _identity(resolved, sets))
+    trainer.probe = start.probe
     if resume:
-        trainer.resume()
+        remark = trainer.resume()
+        if remark:
+            console.print(f"warning: {remark}", style="yellow", soft_wrap=True)
     else:
         trainer.save()  # before the first line of the log: a run that can no longer be started can go on
-    if speaks:
+    team.wait()  # until all have read the checkpoint
+    if team.first:
         _write(run / "config.yaml", resolved.to_yaml())
         _write_json(run / "data.json", _data_record(sets, references, potential.card["data"]))
-    trainer.log(_start_record(config, potential, fabric))
+        trainer.log.copies = make_loggers(config.loggers, run, resolved.model_dump(mode="json"), trainer.state.step)
+    trainer.log.add(_start_record(config, potential, team))
     title = f"{config.name}: {type(potential.network).__name__}, {len(train_set)} structures"
     try:
-        with Progress(title, console=console if speaks else Console(quiet=True)) as display:
+        with Progress(title, console=console) as display:
             trainer.fit(display)
-    except Stopped:
-        if speaks:
-            console.print(f"stopped at step {trainer.state.step}; all of it is kept: go on with --resume")
+    except Stopped as stop:
+        console.print(
+            f"{stop.reason}: stopped at step {trainer.state.step}; all of it is kept: go on with --resume",
+            soft_wrap=True,
+        )
         raise
-    if speaks:
-        metrics = _finish(trainer.potential, config, sets, run, trainer.state.seconds, fabric.device)
+    finally:
+        trainer.log.close()
+    if team.first:
+        metrics = _finish(merged(trainer.potential), config, sets, run, trainer.state, team.device, start)
         console.print(errors_table(metrics))
+        for name, own in metrics.get("sources", {}).items():
+            console.print(errors_table(own, f"Errors of {name}"))
+        if "forgetting" in metrics:
+            console.print(forgetting_table(metrics["forgetting"]))
         console.print(f"model   {run / 'model.adatom'}\nreport  {write_report(run)}", soft_wrap=True)
-    fabric.barrier()
+    team.wait()
     return run
 
 
-def accelerator_of(config: TrainConfig) -> Literal["cuda", "cpu"]:
-    """Where to compute; ConfigError when the machine does not have what is asked for.
-
-    GPU means CUDA: graphs are float64, which Apple's MPS does not have.
-    """
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if config.accelerator == "gpu" and gpus == 0:
-        raise ConfigError(
-            "this machine has no GPU that PyTorch can use",
-            where="accelerator",
-            wanted="a CUDA device",
-            got="none",
-            remedy="set accelerator to cpu or auto, or install PyTorch with CUDA",
-        )
-    accelerator: Literal["cuda", "cpu"] = "cpu" if config.accelerator == "cpu" or gpus == 0 else "cuda"
-    most, kind = (gpus, "GPUs") if accelerator == "cuda" else (os.cpu_count() or 1, "CPU cores")
-    if config.devices > most:
-        raise ConfigError(
-            "more processes are asked for than there are devices",
-            where="devices",
-            wanted=f"at most {most}, the {kind} of this machine",
-            got=str(config.devices),
-            remedy=f"set devices to {most} or less",
-        )
-    return accelerator
+def _fresh(config: TrainConfig, sets: Sets) -> Start:
+    """A new potential, made for the training set."""
+    sources = sets.source_of("train")
+    dataset = Dataset(sets.train, config.model.cutoff, sources)
+    references = {
+        name: references_of(dataset.chosen.select(np.flatnonzero(sources == k)), data)
+        for k, (name, data) in enumerate(config.data.by_source())
+    }
+    model = config.model.model_copy(update={"sources": len(references)}).completed(facts(dataset))
+    resolved = config.model_copy(update={"model": model})
+    return Start(resolved, make_potential(resolved, dataset, references), references, dataset)
 
 
 def _require_validation(config: TrainConfig, sets: Sets) -> None:
@@ -175,10 +185,26 @@ def _require_validation(config: TrainConfig, sets: Sets) -> None:
             )
 
 
+def read_all(config: DataConfig, needed: set[str], console: Console) -> Sets:
+    """The structures of all sources of labels, one source after the other."""
+    every = config.by_source()
+    if len(every) == 1:
+        return read_sets(every[0][1], needed, console)
+    read: list[Sets] = []
+    for name, own in every:
+        console.print(Text.assemble(("source ", "bold"), name))
+        read.append(read_sets(own, needed, console))
+    parts = {part: concatenated(*(sets.parts()[part] for sets in read)) for part in read[0].parts()}
+    sources = {part: np.repeat(np.arange(len(read)), [len(sets.parts()[part]) for sets in read]) for part in parts}
+    found = {part: [f for sets in read for f in sets.found.get(part, [])] for part in parts}
+    return Sets(**parts, found=found, findings=[f for sets in read for f in sets.findings], sources=sources)
+
+
 def read_sets(config: DataConfig, needed: set[str], console: Console) -> Sets:
     """Read all files, show what was found, split; labels must be there, and no test structure in the training set."""
     found: dict[str, list[Found]] = {}
-    parts: dict[str, list[Structure]] = {"valid": [], "test": []}
+    parts: dict[str, Sequence[Structure]] = {"valid": [], "test": []}
+    everything: Sequence[Structure]
     everything, found["train"] = read(config.train, config.keys, config.units)
     for part, files in (("valid", config.valid), ("test", config.test)):
         if files:
@@ -192,7 +218,7 @@ def read_sets(config: DataConfig, needed: set[str], console: Console) -> Sets:
     for structures in (training, valid, test):
         if structures:
             require(structures, needed)
-    check_leaks(training + valid, test)
+    check_leaks(concatenated(training, valid), test)
     findings = consistency(training, sorted(needed))
     _show(findings, console)
     console.print(f"{len(training)} structures to train on, {len(valid)} to validate, {len(test)} to test")
@@ -207,7 +233,7 @@ def _show(findings: Sequence[Finding], console: Console) -> None:
             raise DataError(finding.message, where=finding.where, remedy=finding.remedy)
 
 
-def _fitting(sets: Sets, potential: Potential, console: Console) -> Sets:
+def _fitting(sets: Sets, potential: Potential, start: Start, console: Console) -> Sets:
     """The same sets, with what is to be said of them beside this network.
 
     UnknownElementError or ChargeError when a structure to validate or to test on is none that training prepares for.
@@ -216,20 +242,11 @@ def _fitting(sets: Sets, potential: Potential, console: Console) -> Sets:
     seen = {name for name, sees in (("charge", network.embeds_charge), ("spin", network.embeds_spin)) if sees}
     findings = unseen(sets.train, seen)
     _show(findings, console)
-    for structure in (*sets.valid, *sets.test):
-        potential.check_atoms(structure.atoms, where=structure.name)
+    for part in ("valid", "test"):
+        check_structures(potential, sets.parts()[part], sets.source_of(part, start.source))
+    for remark in start.remarks:
+        console.print(Text.assemble(("note", COLOURS["note"]), f": {remark}"))
     return replace(sets, findings=[*sets.findings, *findings])
-
-
-def references_of(structures: Sequence[Structure], config: DataConfig) -> References:
-    """Reference energy per element: given by hand, else of isolated atoms, else by least squares."""
-    isolated = {int(s.atoms.numbers[0]): s.energy for s in structures if s.isolated and np.isfinite(s.energy)}
-    return fit_references(
-        [s.atoms.numbers for s in structures],
-        [s.energy for s in structures],
-        isolated,
-        {number(name): energy for name, energy in config.references.items()},
-    )
 
 
 def needed(config: TrainConfig) -> set[str]:
@@ -237,70 +254,49 @@ def needed(config: TrainConfig) -> set[str]:
     return set().union(*(stage.loss.needed() for stage in stages_of(config)))
 
 
-def make_potential(config: TrainConfig, dataset: Dataset, references: References) -> Potential:
+def make_potential(config: TrainConfig, dataset: Dataset, references: dict[str, References]) -> Potential:
     """A fresh potential for the first stage of a run, whose scales come from the training set."""
-    sizes = scales(
-        [s.atoms.numbers for s in dataset.structures],
-        [s.energy for s in dataset.structures],
-        [s.forces for s in dataset.structures],
-        [s.stress for s in dataset.structures],
-        references,
-    )
+    first = Selection.of(dataset.structures).select(np.flatnonzero(dataset.sources == 0))
+    sizes = scales_of(first, next(iter(references.values())))
     scale = next((s for s in (sizes.forces, sizes.energy) if np.isfinite(s) and s > 0), 1.0)
     model = stages_of(config)[0].model
     network = MODELS[model.architecture](model)
     network.to(getattr(torch, config.precision))
     priors = tuple(PRIORS[p.name](p.model_dump()) for p in config.priors)
-    card = {"min_distance_A": closest_pairs(dataset)}
-    return Potential(network, references.energies, scale, priors, model.derivatives, card)
-
-
-def facts(dataset: Dataset) -> Facts:
-    """What an architecture may want to know of the training set."""
-    given = [
-        (info.get("total_charge"), info.get("multiplicity")) for info in (s.atoms.info for s in dataset.structures)
-    ]
-    charges, spins = ([float(value) for value in column if value is not None] for column in zip(*given, strict=True))
-    return Facts(
-        tuple(dataset.elements),
-        max(float(dataset.edges.sum() / max(dataset.atoms.sum(), 1)), 1.0),
-        (min(charges), max(charges)) if charges else None,
-        (min(spins), max(spins)) if spins else None,
-    )
-
-
-def closest_pairs(dataset: Dataset) -> dict[str, float]:
-    """Shortest distance of each pair of elements in the data, Å: what simulations are held against."""
-    closest: dict[str, float] = {}
-    for graph in dataset.graphs:
-        if graph.edges.shape[1] == 0:
-            continue
-        r = edge_vectors(graph).norm(dim=1).numpy()
-        pairs = np.sort(graph.numbers.numpy()[graph.edges.numpy()], axis=0)
-        for a, b in np.unique(pairs, axis=1).T:
-            name = f"{symbol(a)}-{symbol(b)}"
-            shortest = float(r[(pairs[0] == a) & (pairs[1] == b)].min())
-            closest[name] = min(closest.get(name, np.inf), shortest)
-    return closest
+    card = {
+        "min_distance_A": closest_pairs(dataset),
+        "samples": kept(representative(dataset.structures, 2000), config.samples),
+    }
+    energies = {name: own.energies for name, own in references.items()}
+    return Potential(network, energies.get("", energies), scale, priors, model.derivatives, card)  # type: ignore[arg-type]
 
 
 def _finish(
-    potential: Potential, config: TrainConfig, sets: Sets, run: Path, seconds: float, device: torch.device
+    potential: Potential, config: TrainConfig, sets: Sets, run: Path, state: State, device: torch.device, start: Start
 ) -> dict[str, Any]:
     """Errors of every set, predictions and the model file."""
-    metrics: dict[str, Any] = {"train_seconds": seconds}
+    metrics: dict[str, Any] = {"train_seconds": state.seconds}
+    if state.trouble.skipped or state.trouble.rollbacks:
+        metrics["not_finite"] = {"steps_not_taken_for": state.trouble.skipped, "rollbacks": state.trouble.rollbacks}
     for part, structures in sets.parts().items():
         if not structures:
             continue
-        predictions = predict(potential, Dataset(structures, potential.cutoff), config.batch, device)
-        metrics[part] = {k: None if np.isnan(v) else v for k, v in predictions.errors().items()}
+        dataset = Dataset(structures, potential.cutoff, sets.source_of(part, start.source))
+        predictions = predict(potential, dataset, config.batch, device)
+        metrics[part] = _plain(predictions.errors())
+        for k, name in enumerate(potential.sources if sets.sources else ()):
+            own = predictions.of(np.flatnonzero(dataset.sources == k)).errors()
+            metrics.setdefault("sources", {}).setdefault(name, {})[part] = _plain(own)
         if part != "train":
             path = run / ("predictions.npz" if part == "test" else "valid_predictions.npz")
             with disk(path):
                 predictions.save(path)
+    if start.probe is not None:
+        start.probe.look(potential)
+        metrics["forgetting"] = start.probe.record(state.ended)
     potential.card["errors"] = {part: metrics[part] for part in ("valid", "test") if part in metrics}
     potential.card["training"] = {
-        "seconds": seconds,
+        "seconds": state.seconds,
         "seed": config.seed,
         "loss": config.loss.model_dump(mode="json"),
         "schedule": config.schedule,
@@ -312,6 +308,16 @@ def _finish(
     return metrics
 
 
+def _plain(errors: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN."""
+    return {name: None if np.isnan(value) else value for name, value in errors.items()}
+
+
+def resumable(run: Path) -> bool:
+    """Whether a run folder holds a checkpoint to go on from."""
+    return (run / CHECKPOINT).exists() or (run / BEFORE).exists()
+
+
 def _check_folder(run: Path, resume: bool) -> Path:
     taken = (run / LOG).exists() or (run / "model.adatom").exists()
     if taken and not resume:
@@ -320,12 +326,12 @@ def _check_folder(run: Path, resume: bool) -> Path:
             where=str(run),
             remedy="continue it with --resume, give the run another name, or remove the folder",
         )
-    if resume and not (run / CHECKPOINT).exists():
+    if resume and not resumable(run):
         raise ConfigError("there is no checkpoint to resume from", where=str(run), remedy="start without --resume")
     return run
 
 
-def _start_record(config: TrainConfig, potential: Potential, fabric: Fabric) -> dict[str, Any]:
+def _start_record(config: TrainConfig, potential: Potential, team: Team) -> dict[str, Any]:
     return {
         "kind": "start",
         "time": time.time(),
@@ -333,8 +339,8 @@ def _start_record(config: TrainConfig, potential: Potential, fabric: Fabric) -> 
         "size": config.model.size,
         "schedule": config.schedule,
         "parameters": sum(p.numel() for p in potential.network.parameters()),
-        "device": str(fabric.device),
-        "processes": fabric.world_size,
+        "device": str(team.device),
+        "processes": team.size,
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
     }
@@ -345,6 +351,9 @@ def _identity(config: TrainConfig, sets: Sets) -> dict[str, Any]:
     values = config.model_dump(mode="json")
     parts = sets.parts()
     settings = {name: value for name, value in values["data"].items() if name not in parts}  # first: the likelier cause
+    for own in settings["sources"].values():
+        for part in parts:
+            del own[part]
     return values | {"data": settings | {part: fingerprint(structures) for part, structures in parts.items()}}
 
 
@@ -356,7 +365,7 @@ def _data_card(sets: Sets) -> dict[str, Any]:
     }
 
 
-def _data_record(sets: Sets, references: References, card: dict[str, Any]) -> dict[str, Any]:
+def _data_record(sets: Sets, references: dict[str, References], card: dict[str, Any]) -> dict[str, Any]:
     """What ``data.json`` holds."""
     files = [
         {
@@ -366,18 +375,17 @@ def _data_record(sets: Sets, references: References, card: dict[str, Any]) -> di
         for part, found in sets.found.items()
         for f in found
     ]  # fmt: skip
-    elements = Counter(symbol(z) for structures in sets.parts().values() for s in structures for z in s.atoms.numbers)
+    parts = {part: Selection.of(structures) for part, structures in sets.parts().items()}
+    elements: Counter[str] = Counter()
+    for chosen in parts.values():
+        elements.update({symbol(z): atoms for z, atoms in chosen.elements.items()})
     return {
         "files": files,
         "splits": card["structures"],
         "elements": dict(elements),
-        "config_types": {
-            part: dict(Counter(s.config_type for s in structures)) for part, structures in sets.parts().items()
-        },
-        "references": {
-            symbol(z): {"energy_eV": energy, "source": references.source[z]}
-            for z, energy in references.energies.items()
-        },
+        "config_types": {part: dict(chosen.config_type_counts()) for part, chosen in parts.items()},
+        "references": {} if len(references) > 1 else _references_record(next(iter(references.values()))),
+        "references_by_source": {name: _references_record(own) for name, own in references.items() if name},
         "findings": [
             {"severity": f.severity, "kind": f.kind, "where": f.where, "message": f.message, "remedy": f.remedy}
             for f in [*sets.findings, *_remarks(sets, references)]
@@ -386,10 +394,16 @@ def _data_record(sets: Sets, references: References, card: dict[str, Any]) -> di
     }
 
 
-def _remarks(sets: Sets, references: References) -> list[Finding]:
+def _references_record(references: References) -> dict[str, Any]:
+    return {
+        symbol(z): {"energy_eV": energy, "source": references.source[z]} for z, energy in references.energies.items()
+    }
+
+
+def _remarks(sets: Sets, references: dict[str, References]) -> list[Finding]:
     """What reading and the fit of the references have to say, as findings."""
     remarks = [(f.file, remark) for found in sets.found.values() for f in found for remark in f.remarks]
-    remarks += [("references", remark) for remark in references.remarks]
+    remarks += [(f"references {name}".strip(), remark) for name, own in references.items() for remark in own.remarks]
     return [Finding("remark", "note", where, remark, "") for where, remark in remarks]
 
 

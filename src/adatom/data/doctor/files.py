@@ -40,7 +40,7 @@ def examine_files(
 
 def _read(
     files: list[str | Path], keys: Keys | None, units: Units | None
-) -> list[tuple[list[Structure], list[Found], list[Finding]]]:
+) -> list[tuple[Sequence[Structure], list[Found], list[Finding]]]:
     """All files at once; one by one where that fails."""
     if not files:
         return []
