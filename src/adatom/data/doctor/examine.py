@@ -114,8 +114,8 @@ def examine(
         Å, for the counts of neighbours.
     sample
         Where a part holds more structures, the costly checks (pairs, copies, neighbours) look at about so many of it,
-        in evenly spaced blocks, always the same ones, and a note says so. All checks do beyond 100,000 structures, and in sets
-        that are no lists: those make their structures when asked for.
+        in evenly spaced blocks, always the same ones, and a note says so. All checks do beyond 100,000 structures,
+        and in sets that are no lists: those make their structures when asked for.
     tables
         Whether to make the tables too.
     """
