@@ -20,7 +20,7 @@ from rich.text import Text
 
 from adatom import model_file
 from adatom.data.dataset import Dataset
-from adatom.data.doctor import Finding, consistency, unseen
+from adatom.data.doctor import Finding, examine, unseen
 from adatom.data.read import Found, Structure, fingerprint, found_table, read, require
 from adatom.data.selection import Selection, concatenated
 from adatom.data.split import check_leaks, split
@@ -219,7 +219,8 @@ def read_sets(config: DataConfig, needed: set[str], console: Console) -> Sets:
         if structures:
             require(structures, needed)
     check_leaks(concatenated(training, valid), test)
-    findings = consistency(training, sorted(needed))
+    examined = {"train": training, "valid": valid, "test": test}
+    findings = list(examine(examined, used=sorted(needed), tables=False).findings)
     _show(findings, console)
     console.print(f"{len(training)} structures to train on, {len(valid)} to validate, {len(test)} to test")
     return Sets(training, valid, test, found, findings)
