@@ -6,7 +6,7 @@ configuration is one of these rules, worked out before training: what a run fold
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from adatom.data.read import LABELS, Structure, read
+from adatom.data.selection import Selection
 from adatom.errors import ConfigError, LabelError
 from adatom.train.config import DataConfig, TrainConfig
 from adatom.train.loss import LossConfig
@@ -36,17 +37,14 @@ class DataFacts:
     labelled: Mapping[str, float]  # share of the structures with energy, forces, stress
 
 
-def data_facts(structures: Iterable[Structure]) -> DataFacts:
+def data_facts(structures: Sequence[Structure]) -> DataFacts:
     """Facts of structures as they were read."""
-    atoms: list[int] = []
-    labelled: list[tuple[bool, bool, bool]] = []
-    for s in structures:
-        if not s.isolated:
-            atoms.append(len(s.atoms))
-            known = (np.isfinite(s.energy), np.isfinite(s.forces).all(), np.isfinite(s.stress).all())
-            labelled.append((bool(known[0]), bool(known[1]), bool(known[2])))
-    shares = np.mean(labelled, axis=0).tolist() if labelled else [0.0, 0.0, 0.0]
-    return DataFacts(len(atoms), float(np.mean(atoms)) if atoms else 1.0, dict(zip(LABELS, shares, strict=True)))
+    whole = Selection.of(structures)
+    bound = whole.select(np.flatnonzero(~whole.isolated))
+    if not len(bound):
+        return DataFacts(0, 1.0, dict.fromkeys(LABELS, 0.0))
+    shares = {label: float(bound.has(label).mean()) for label in LABELS}
+    return DataFacts(len(bound), float(bound.atoms.mean()), shares)
 
 
 def batch_atoms(facts: DataFacts) -> int:
