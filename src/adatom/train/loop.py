@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,79 +15,24 @@ from adatom.data.dataset import Dataset, Plan, batches
 from adatom.errors import CheckpointError, TrainingError
 from adatom.potential import Potential
 from adatom.train import checkpoint
-from adatom.train.config import Limits, TrainConfig
+from adatom.train.config import TrainConfig
 from adatom.train.evaluate import measure
 from adatom.train.interrupt import Stopped, StopRequests, stop_requests
+from adatom.train.log import LOG, Log
 from adatom.train.loss import Weights, counted
 from adatom.train.optimize import RunningAverage, Schedule, make_optimizer
 from adatom.train.parallel import Team, divide
 from adatom.train.progress import Progress
 from adatom.train.stages import Stage, stages_of, swapped
+from adatom.train.state import Clock, State, Tally, progress_of
 from adatom.train.step import Backward, Gradients
-from adatom.train.trouble import Trouble, blame
+from adatom.train.trouble import blame
 
-LOG = "log.jsonl"
 LOG_STEPS = 20  # between two step records: a number of steps, not of seconds, so that a resumed run logs the same
 SHOW_SECONDS = 0.5  # least time between two updates of the display
 WORTH_COMPILING = 300.0  # s of eager training, roughly: compiling takes one or two minutes
 SECONDS_PER_ATOM, LEAST_SECONDS = 4e-4, 0.01  # of one eager step, roughly; a fixed figure: a resumed run must agree
 NAMED = 8  # structures in a message
-
-
-@dataclass
-class Tally:
-    """Steps since the last record of the log."""
-
-    loss: float = 0.0  # summed over steps
-    norm: float = 0.0  # largest
-    steps: int = 0
-    structures: int = 0
-    lr: float = 0.0  # of the last step
-
-
-@dataclass
-class State:
-    """Where a run stands; all of it goes into a checkpoint."""
-
-    step: int = 0  # batches seen, those included whose step was not taken
-    epoch: int = 0
-    batch: int = 0  # next batch of this epoch
-    seconds: float = 0.0  # of training, by the clock of the limits
-    best_loss: float = math.inf
-    best_step: int = 0
-    stale: int = 0  # validations since the best
-    stage: int = 0  # which of the stages
-    stage_step: int = 0  # first step of this stage
-    stage_start: float = 0.0  # fraction of the limits that was spent before this stage
-    schedule: dict[str, float] = field(default_factory=dict)
-    most: int | None = None  # atoms that fit into memory at once, once it ran out
-    log_bytes: int = 0  # length of the log at this point
-    tally: Tally = field(default_factory=Tally)
-    trouble: Trouble = field(default_factory=Trouble)
-
-    @classmethod
-    def restored(cls, values: dict[str, Any]) -> State:
-        """From a checkpoint's plain values."""
-        nested = {"tally": Tally(**values["tally"]), "trouble": Trouble(**values["trouble"])}
-        return cls(**{**values, **nested})
-
-
-class Clock:
-    """Seconds spent, of this and of resumed sessions, wall or CPU time."""
-
-    def __init__(self, limits: Limits, spent: float) -> None:
-        self.read: Callable[[], float] = time.process_time if limits.clock == "cpu" else time.monotonic
-        self.start = self.read() - spent
-
-    def seconds(self) -> float:
-        """Training time so far."""
-        return self.read() - self.start
-
-
-def progress_of(limits: Limits, state: State, epochs: float) -> float:
-    """Largest fraction of any limit that is used up."""
-    spent = [(limits.epochs, epochs), (limits.steps, state.step), (limits.minutes, state.seconds / 60)]
-    return max(used / limit for limit, used in spent if limit is not None)
 
 
 class Trainer:
@@ -115,6 +57,7 @@ class Trainer:
         self.train_set, self.valid_set = train_set, valid_set
         self.stages = stages_of(config)
         self.state = State()
+        self.log = Log(run / LOG, silent=not team.first)
         self._stop = StopRequests()
         self._saved = time.monotonic()  # when the last checkpoint was written
         self._shown = 0.0  # when the display was last told of a step
@@ -158,20 +101,8 @@ class Trainer:
         self.schedule.restore(self.state.schedule)
         self.backward.most = self.state.most
         if self.team.first:
-            self._cut_log(self.state.log_bytes)
+            self.log.cut(self.state.log_bytes)
         return remark
-
-    def _cut_log(self, kept: int) -> None:
-        """Take out of the log what came after its first ``kept`` bytes, all but the starts of sessions."""
-        log = self.run / LOG
-        if not log.exists() or log.stat().st_size <= kept:
-            return
-        with checkpoint.disk(log), log.open("r+b") as file:
-            file.seek(kept)
-            starts = [line for line in file if line.startswith(b'{"kind": "start"') and line.endswith(b"\n")]
-            file.seek(kept)
-            file.writelines(starts)
-            file.truncate()
 
     def fit(self, display: Progress) -> str:
         """Train until a limit is reached; returns which one."""
@@ -189,7 +120,9 @@ class Trainer:
                     break
                 self._next_stage(reason)
         self.potential.runner = None
-        self.log({"kind": "end", "seconds": self.state.seconds, "reason": reason, "best_step": self.state.best_step})
+        self.log.add(
+            {"kind": "end", "seconds": self.state.seconds, "reason": reason, "best_step": self.state.best_step}
+        )
         return reason
 
     def _check_end(self) -> None:
@@ -228,23 +161,36 @@ class Trainer:
         self.potential.train()
         weights = self.stage.loss.weights(1.0)
         self.potential(graph.to(self.team.device), forces=True, stress=weights.stress > 0)
-        self.log({"kind": "compile", "seconds": runner.seconds, "dropped": runner.dropped})
+        self.log.add({"kind": "compile", "seconds": runner.seconds, "dropped": runner.dropped})
         if not runner.dropped:
             display.say(f"compiled in {runner.seconds:.0f} s; energies, forces and gradients agree with float64")
 
     def _fit_stage(self, clock: Clock, display: Progress) -> str:
         """Epochs until this stage is over; returns why."""
-        reason = ""
+        reason = self._ended()
         while not reason:
             reason = self._epoch(clock, display)
             if self.state.epoch % self.config.validate_every == 0 or reason:
                 self._validate(display)
-                patience = self.config.patience
-                if not reason and patience is not None and self.state.stale >= patience:
-                    reason = f"no improvement in {patience} validations"
+                reason = reason or self._stale()
+            self.state.ended = reason
             if reason or self._overdue():
                 self.save(display)
         return reason
+
+    def _stale(self) -> str:
+        """Why to stop for want of improvement, or nothing."""
+        patience = self.config.patience
+        out = patience is not None and self.state.stale >= patience
+        return f"no improvement in {patience} validations" if out else ""
+
+    def _ended(self) -> str:
+        """Why the stage was over when the checkpoint was written, if that still holds: its limit may have been raised.
+
+        What comes after the last step, validation and checkpoint, is not done twice.
+        """
+        over = self._spent(self.state.epoch + self.state.batch / len(self._plan()))[1] >= 1.0 or self._stale()
+        return self.state.ended if over else ""
 
     def _next_stage(self, reason: str) -> None:
         """Swap the network for that of the next stage; it starts with the weights this one leaves."""
@@ -257,7 +203,7 @@ class Trainer:
         )  # fmt: skip
         self._take(swapped(self.potential, self.stage.model))
         self.state.trouble.changed()
-        self.log({
+        self.log.add({
             "kind": "stage", "stage": self.stage.name, "after": before, "reason": reason, "step": state.step,
             "epoch": state.epoch, "seconds": state.seconds,
         })  # fmt: skip
@@ -272,9 +218,8 @@ class Trainer:
         self._saved = time.monotonic()
         if not self.team.first:
             return
-        log = self.run / LOG
         self.state.schedule = self.schedule.state()
-        self.state.log_bytes = log.stat().st_size if log.exists() else 0
+        self.state.log_bytes = self.log.size()
         state = asdict(self.state) | {"run": self.identity}
         try:
             parts = checkpoint.gather(self.potential.network, self._averages(), self.optimizer, state)
@@ -283,12 +228,6 @@ class Trainer:
             if display is None:
                 raise
             display.say(f"warning: {error.problem} ({error.got}); the run goes on, and it is tried again later")
-
-    def log(self, record: dict[str, Any]) -> None:
-        """Append one line to the log."""
-        if self.team.first:
-            with checkpoint.disk(self.run / LOG), (self.run / LOG).open("a") as file:
-                file.write(json.dumps({k: _finite(v) for k, v in record.items()}) + "\n")
 
     def _averages(self) -> dict[str, list[Tensor]]:
         return {"average": self.average.average, "best": self.best, "anchor": self.anchor, "held": self.held}
@@ -330,7 +269,7 @@ class Trainer:
             indices = plan[state.batch]
             mine = self._mine(indices)
             batch = self.train_set.batch(mine) if mine else None
-            counts, stop = self._agree(clock, counted(batch[1]).tolist() if batch else [0.0, 0.0, 0.0])
+            counts, stop = self._agree(clock, counted(batch[1]).tolist() if batch else [0.0, 0.0, 0.0], display)
             whole, fraction = self._spent(state.epoch + state.batch / len(plan))
             if stop or fraction >= 1.0:
                 if stop:
@@ -349,13 +288,13 @@ class Trainer:
             self._show(display, found.loss, lr, whole)
             if state.batch < len(plan) and self._overdue():  # an epoch of a large set can last for hours
                 self.save(display)
-        _, stop = self._agree(clock, [0.0, 0.0, 0.0])  # before a validation that may be long
+        _, stop = self._agree(clock, [0.0, 0.0, 0.0], display)  # before a validation that may be long
         if stop:
             self._leave(stop, display)
         state.epoch, state.batch = state.epoch + 1, 0
         return "limit reached" if self._spent(state.epoch)[1] >= 1.0 else ""
 
-    def _agree(self, clock: Clock, counts: list[float]) -> tuple[Tensor, str]:
+    def _agree(self, clock: Clock, counts: list[float], display: Progress) -> tuple[Tensor, str]:
         """Before a step all processes learn of the labels of the whole batch, the time, the memory, and a wish to stop.
 
         The counts of all processes together, (3,), and the wish.
@@ -364,7 +303,11 @@ class Trainer:
         rows = self.team.gather([*counts, clock.seconds(), self.backward.most or 0, WISHES.index(wish)])
         state.seconds = float(rows[0, 3])  # clocks differ, decisions must not
         limits = [int(most) for most in rows[:, 4].tolist() if most > 0]
-        self.backward.most = state.most = min(limits, default=None)  # type: ignore[type-var]
+        most = min(limits, default=None)  # type: ignore[type-var]
+        if most != state.most:
+            self.log.add({"kind": "memory", "step": state.step, "epoch": state.epoch, "atoms_at_once": most})
+            display.say(f"warning: memory ran out; batches are computed in parts of at most {most} atoms from here on")
+        self.backward.most = state.most = most
         return rows[:, :3].sum(dim=0), WISHES[int(rows[:, 5].max())]
 
     def _leave(self, reason: str, display: Progress) -> None:
@@ -396,7 +339,7 @@ class Trainer:
         if trouble.anchors(state.step + 1):
             self._drop_anchor()
         if trouble.spike(found.loss, found.norm):
-            self.log({
+            self.log.add({
                 "kind": "spike", "step": state.step, "epoch": state.epoch, "loss": found.loss,
                 "gradient_norm": found.norm, "structures": self._names(indices), **self._named(),
             })  # fmt: skip
@@ -414,7 +357,7 @@ class Trainer:
             reason = blame(self.potential, lambda: self.backward.alone(bad[0], weights)) if self.team.first else ""
         names = self._names(bad or indices)
         answer = self.state.trouble.struck([self.train_set.names[k] for k in bad], self.state.step)
-        self.log({
+        self.log.add({
             "kind": "not finite", "step": self.state.step, "epoch": self.state.epoch, "loss": found.loss,
             "gradient_norm": found.norm, "structures": names, "reason": reason, "answer": answer, **self._named(),
         })  # fmt: skip
@@ -436,7 +379,7 @@ class Trainer:
         tally, state = self.state.tally, self.state
         if tally.steps == 0:
             return
-        self.log({
+        self.log.add({
             "kind": "step", "step": state.step, "epoch": state.epoch, "lr": tally.lr, "loss": tally.loss / tally.steps,
             "gradient_norm": tally.norm, "seconds": state.seconds,
             "structures_per_s": tally.structures / max(seconds, 1e-9), **self._named(),
@@ -477,7 +420,7 @@ class Trainer:
             "kind": "valid", "step": state.step, "epoch": state.epoch, "seconds": state.seconds, "loss": value,
             **measured.errors(), **self._named(),
         }  # fmt: skip
-        self.log(record)
+        self.log.add(record)
         display.valid(record)
 
     def _named(self) -> dict[str, str]:
@@ -497,8 +440,3 @@ class Trainer:
 
 
 WISHES = ("", "max_time", "SIGUSR1", "SIGTERM", "Ctrl-C")  # to stop; the strongest last
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,6 +8,7 @@ a sum over labels is meant, and would reduce each of the parts that a batch is c
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -122,6 +123,7 @@ class Team:
     def launch(cls, config: TrainConfig) -> Team:
         """Start or join the processes of a run."""
         layout = layout_of(config)
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it tells is told by the log of the run
         fabric = Fabric(
             accelerator=accelerator_of(config, layout.devices),
             devices=layout.devices,
@@ -136,15 +138,17 @@ class Team:
         row = torch.tensor(values, dtype=torch.float64, device=self.device)
         if self.size == 1:
             return row.unsqueeze(0)
+        rows = [torch.empty_like(row) for _ in range(self.size)]
         with _together():
-            return self.fabric.all_gather(row)  # type: ignore[no-any-return,return-value]
+            torch.distributed.all_gather(rows, row)
+        return torch.stack(rows)
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes; the same bits in each of them."""
-        if self.size == 1:
-            return values
-        with _together():
-            return self.fabric.all_reduce(values, reduce_op="sum")  # type: ignore[return-value]
+        """The sum over all processes, in place; the same bits in each of them."""
+        if self.size > 1:
+            with _together():
+                torch.distributed.all_reduce(values)
+        return values
 
     def wait(self) -> None:
         """Until all are here."""

@@ -21,6 +21,7 @@ from rich.text import Text
 from adatom import model_file
 from adatom.data.dataset import Dataset
 from adatom.data.doctor import Finding, consistency, unseen
+from adatom.data.doctor.examine import choose
 from adatom.data.read import Found, Structure, fingerprint, found_table, read, require
 from adatom.data.selection import Selection, concatenated
 from adatom.data.split import check_leaks, split
@@ -36,11 +37,14 @@ from adatom.train.config import DataConfig, TrainConfig
 from adatom.train.evaluate import errors_table, predict
 from adatom.train.interrupt import Stopped
 from adatom.train.knowledge import check_structures, closest_pairs, facts, references_of, scales_of
-from adatom.train.loop import LOG, State, Trainer
+from adatom.train.log import LOG
+from adatom.train.loop import Trainer
 from adatom.train.parallel import Team
 from adatom.train.progress import Progress
 from adatom.train.stages import stages_of
+from adatom.train.state import State
 
+QUICK = 2_000  # structures of a store that are looked at before training
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "green"}  # of findings
 
 
@@ -117,7 +121,7 @@ def train(
     if team.first:
         _write(run / "config.yaml", resolved.to_yaml())
         _write_json(run / "data.json", _data_record(sets, references, potential.card["data"]))
-    trainer.log(_start_record(config, potential, team))
+    trainer.log.add(_start_record(config, potential, team))
     title = f"{config.name}: {type(potential.network).__name__}, {len(train_set)} structures"
     try:
         with Progress(title, console=console) as display:
@@ -172,8 +176,12 @@ def read_sets(config: DataConfig, needed: set[str], console: Console) -> Sets:
     for structures in (training, valid, test):
         if structures:
             require(structures, needed)
-    check_leaks(concatenated(training, valid), test)
-    findings = consistency(training, sorted(needed))
+    remarks = check_leaks(concatenated(training, valid), test)
+    looked = training if isinstance(training, list) else choose(training, QUICK)
+    if len(looked) < len(training):
+        remarks.append(f"{len(looked)} of {len(training)} structures were looked at: adatom data check looks at more")
+    findings = [Finding("sample", "note", "data", remark) for remark in remarks]
+    findings += consistency(looked, sorted(needed))
     _show(findings, console)
     console.print(f"{len(training)} structures to train on, {len(valid)} to validate, {len(test)} to test")
     return Sets(training, valid, test, found, findings)
