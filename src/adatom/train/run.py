@@ -21,6 +21,7 @@ from rich.text import Text
 from adatom import model_file
 from adatom.data.dataset import Dataset
 from adatom.data.doctor import Finding, consistency, unseen
+from adatom.data.doctor.examine import choose
 from adatom.data.read import Found, Structure, fingerprint, found_table, read, require
 from adatom.data.selection import Selection, concatenated
 from adatom.data.split import check_leaks, split
@@ -49,6 +50,7 @@ from adatom.train.start import Start, tuned
 from adatom.train.state import State
 
 MATMUL = {"float32": "highest", "tf32": "high", "bf16": "medium"}  # as PyTorch calls them
+QUICK = 2_000  # structures of a store that are looked at before training
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "green"}  # of findings
 
 
@@ -218,8 +220,12 @@ def read_sets(config: DataConfig, needed: set[str], console: Console) -> Sets:
     for structures in (training, valid, test):
         if structures:
             require(structures, needed)
-    check_leaks(concatenated(training, valid), test)
-    findings = consistency(training, sorted(needed))
+    remarks = check_leaks(concatenated(training, valid), test)
+    looked = training if isinstance(training, list) else choose(training, QUICK)
+    if len(looked) < len(training):
+        remarks.append(f"{len(looked)} of {len(training)} structures were looked at: adatom data check looks at more")
+    findings = [Finding("sample", "note", "data", remark) for remark in remarks]
+    findings += consistency(looked, sorted(needed))
     _show(findings, console)
     console.print(f"{len(training)} structures to train on, {len(valid)} to validate, {len(test)} to test")
     return Sets(training, valid, test, found, findings)

@@ -10,6 +10,7 @@ from adatom.data.doctor.examine import CUTOFFS, SAMPLE, Examination, examine
 from adatom.data.doctor.finding import Finding, ordered
 from adatom.data.labels import Keys
 from adatom.data.read import Found, Structure, Units, read
+from adatom.data.selection import concatenated
 from adatom.errors import AdatomError
 
 
@@ -25,16 +26,16 @@ def examine_files(
     A file that cannot be read - missing, truncated, of impossible geometry, with labels that are no numbers - is a
     finding of the kind ``unreadable`` with the words of the error.
     """
-    structures: dict[str, list[Structure]] = {}
+    structures: dict[str, Sequence[Structure]] = {}
     found: list[Found] = []
     broken: list[Finding] = []
     for part, files in parts.items():
         structures[part] = []
         for own, one, trouble in _read(list(files), keys, units):
-            structures[part] += own
+            structures[part] = concatenated(structures[part], own)
             found += one
             broken += trouble
-    examination = examine({part: s for part, s in structures.items() if s}, found, cutoffs=cutoffs, sample=sample)
+    examination = examine({part: s for part, s in structures.items() if len(s)}, found, cutoffs=cutoffs, sample=sample)
     return replace(examination, findings=tuple(ordered([*broken, *examination.findings])))
 
 
