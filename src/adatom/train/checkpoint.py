@@ -144,7 +144,8 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
     CheckpointError when the disk is full or not writable, the previous checkpoint still in place.
     """
     state = json.dumps(checkpoint.state)
-    data = pack_tensors(checkpoint.tensors, {"format": FORMAT, "state": state, "sha256": _digest(checkpoint.tensors, state)})
+    metadata = {"format": FORMAT, "state": state, "sha256": _digest(checkpoint.tensors, state)}
+    data = pack_tensors(checkpoint.tensors, metadata)
     try:
         if path.exists():  # a second name first, so that there is a whole one under each name at every moment
             second = path.with_name(f".{BEFORE}.{os.getpid()}.part")
