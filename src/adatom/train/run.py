@@ -146,6 +146,8 @@ def train(
         trainer.log.close()
     if team.first:
         metrics = _finish(merged(trainer.potential), config, sets, run, trainer.state, team.device, start)
+        if trainer.state.trouble.told():
+            console.print(f"{trainer.state.trouble.told()}: see {run / LOG}", style="yellow", soft_wrap=True)
         console.print(errors_table(metrics))
         for name, own in metrics.get("sources", {}).items():
             console.print(errors_table(own, f"Errors of {name}"))
