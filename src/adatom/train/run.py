@@ -20,8 +20,8 @@ from rich.text import Text
 
 from adatom import model_file
 from adatom.data.dataset import Dataset
-from adatom.data.doctor import Finding, consistency, unseen
-from adatom.data.doctor.examine import choose
+from adatom.data.doctor import Finding, examine, unseen
+from adatom.data.doctor.examine import SAMPLE
 from adatom.data.read import Found, Structure, fingerprint, found_table, read, require
 from adatom.data.selection import Selection, concatenated
 from adatom.data.split import check_leaks, split
@@ -223,11 +223,10 @@ def read_sets(config: DataConfig, needed: set[str], console: Console) -> Sets:
         if structures:
             require(structures, needed)
     remarks = check_leaks(concatenated(training, valid), test)
-    looked = training if isinstance(training, list) else choose(training, QUICK)
-    if len(looked) < len(training):
-        remarks.append(f"{len(looked)} of {len(training)} structures were looked at: adatom data check looks at more")
     findings = [Finding("sample", "note", "data", remark) for remark in remarks]
-    findings += consistency(looked, sorted(needed))
+    examined = {"train": training, "valid": valid, "test": test}
+    sample = SAMPLE if isinstance(training, list) else QUICK
+    findings += examine(examined, used=sorted(needed), sample=sample, tables=False).findings
     _show(findings, console)
     console.print(f"{len(training)} structures to train on, {len(valid)} to validate, {len(test)} to test")
     return Sets(training, valid, test, found, findings)
