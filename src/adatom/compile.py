@@ -68,13 +68,19 @@ def compiled(potential: Potential, mode: Mode = "auto") -> Potential:
 
 
 def load(
-    path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, compile: Mode = "auto"
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    compile: Mode = "auto",
+    source: str | None = None,
 ) -> Potential:
     """A potential from its file, on a device; ``dtype`` is that of the network, None keeps the one it was saved with.
 
-    ``compile`` as in ``compiled``. ModelFileError for anything that is not a whole model file of this package.
+    ``compile`` as in ``compiled``. ``source`` is the level of theory, where the model knows several: by default the
+    first, with a warning. ModelFileError for anything that is not a whole model file of this package, ConfigError where
+    there is no such source.
     """
-    return compiled(load_eager(path, device, dtype), compile)
+    return compiled(load_eager(path, device, dtype, source), compile)
 
 
 class Kind(NamedTuple):
@@ -403,7 +409,7 @@ LABELS = ("energy", "forces", "stress")
 def _spoken(potential: Potential, graph: Graph, results: Results) -> dict[str, Tensor]:
     """Results without references, and gradients by parameters of a random sum of them where they have any; float64."""
     found = {name: value.detach().nan_to_num().double() for name, value in zip(LABELS, results, strict=True)}
-    references = potential.references.index_select(0, graph.numbers)
+    references = potential.atomic_references(graph)
     found["energy"] = found["energy"] - sum_by_owner(references, graph.owner, graph.cell.shape[0])
     if not results.energy.requires_grad:
         return found

@@ -79,6 +79,10 @@ class CompileWarning(UserWarning):
     """Compiled code could not be made, or was wrong: what runs is the same, only slower."""
 
 
+class SourceWarning(UserWarning):
+    """A model knows several levels of theory, and nobody said which one is meant."""
+
+
 class ModelFileError(AdatomError):
     """A model file is truncated, altered, of a later format, or not a model file at all."""
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import struct
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from safetensors.torch import save as pack_tensors
 from torch import Tensor
 
 from adatom.elements import number, symbol
-from adatom.errors import ConfigError, ModelFileError
+from adatom.errors import ConfigError, ModelFileError, SourceWarning
 from adatom.models import MODELS, Model, read_model
 from adatom.potential import Derivatives, Potential
 from adatom.priors import PRIORS
@@ -48,10 +49,33 @@ def save(potential: Potential, path: str | Path) -> Path:
         ) from error
 
 
-def load(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Potential:
-    """Read a potential.
+def load(
+    path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, source: str | None = None
+) -> Potential:
+    """Read a potential, of one source of labels where the file knows several: by default of the first, with a warning.
 
-    ModelFileError when the file is missing, truncated, altered, a pickle, or from a later format.
+    Raises
+    ------
+    ModelFileError
+        The file is missing, truncated, altered, a pickle, or from a later format.
+    ConfigError
+        There is no such source.
+    """
+    whole = load_whole(path, device, dtype)
+    if len(whole.sources) > 1 and source is None:
+        warnings.warn(
+            f"{path} knows several levels of theory, {', '.join(whole.sources)}, and none was asked for: "
+            f"{whole.sources[0]} is taken; say source='{whole.sources[0]}', or --source",
+            SourceWarning,
+            stacklevel=2,
+        )
+    return whole.of_source(source).eval()
+
+
+def load_whole(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Potential:
+    """Read a potential with all its sources of labels: ``graph.source`` then says which one is asked.
+
+    ModelFileError as in ``load``.
     """
     path = Path(path)
     card, tensors = _checked(path)
@@ -92,11 +116,35 @@ def describe(potential: Potential) -> dict[str, Any]:
         "dtype": str(potential.dtype).removeprefix("torch."),
         "elements": [symbol(z) for z in potential.elements],
         "units": {"energy": "eV", "length": "Å", "forces": "eV/Å", "stress": "eV/Å^3, tension positive"},
-        "references": {symbol(z): float(potential.references[z]) for z in potential.elements},
+        **_references_card(potential),
         "scale_eV": float(potential.scale),
         "priors": [prior.config.model_dump(mode="json") for prior in potential.priors],  # type: ignore[union-attr, operator]
         "derivatives": potential.derivatives,
     }
+
+
+def _references_card(potential: Potential) -> dict[str, Any]:
+    """Reference energies by symbol; of several sources, by their names in order and then by symbol."""
+    by_symbol = [
+        {symbol(z): energy for z, energy in potential.references_of(k).items()}
+        for k in range(max(len(potential.sources), 1))
+    ]
+    if not potential.sources:
+        return {"references": by_symbol[0]}
+    # a list of names: the header of a file is sorted by key
+    names = list(potential.sources)
+    return {"sources": names, "references": dict(zip(names, by_symbol, strict=True))}
+
+
+def _read_references(card: dict[str, Any]) -> dict[int, float] | dict[str, dict[int, float]]:
+    """What ``_references_card`` wrote."""
+
+    def by_number(table: dict[str, float]) -> dict[int, float]:
+        return {number(name): float(energy) for name, energy in table.items()}
+
+    if not card.get("sources"):
+        return by_number(card["references"])
+    return {name: by_number(card["references"][name]) for name in card["sources"]}
 
 
 def _word(network: Model) -> str:
@@ -120,7 +168,7 @@ def build(card: dict[str, Any], where: str | None = None) -> Potential:
         config = read_model(card["config"] | {"architecture": card["architecture"]})
         network = MODELS[config.architecture](config)
         priors = tuple(PRIORS[p["name"]](p) for p in card["priors"])
-        references = {number(name): energy for name, energy in card["references"].items()}
+        references = _read_references(card)
         derivatives = TypeAdapter(Derivatives).validate_python(card["derivatives"])
         network.to(DTYPES[card["dtype"]])
         return Potential(network, references, card["scale_eV"], priors, derivatives, card)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 import ase
 import torch
 from torch import Tensor, nn
 
+from adatom.config import nearest
 from adatom.elements import MAX_Z, symbols
 from adatom.errors import ChargeError, ConfigError, UnknownElementError
 from adatom.graph import Graph, Results, sum_by_owner, volumes
 from adatom.memory import guard as memory_guard
 from adatom.memory import require as require_memory
 from adatom.memory import share as share_of_memory
-from adatom.models.base import Model, NetworkOutput
+from adatom.models.base import Model, NetworkOutput, element_rows
+from adatom.models.grow import of_source
 from adatom.models.layered import Layered
 from adatom.neighbors import NEUTRAL, SINGLET, given_charge_and_spin
 from adatom.priors.base import Prior
@@ -25,6 +27,7 @@ from adatom.stream import streamed as stream
 STREAMED_ATOMS = 800  # on a CPU larger systems are streamed: they would not fit into cache
 EAGER_CHUNK, COMPILED_CHUNK, CARD_CHUNK = 256, 96, 16_384  # atoms; on a CPU they fit into cache
 
+References = Mapping[int, float] | Mapping[str, Mapping[int, float]]  # eV by atomic number, of one source or of several
 Derivatives = Literal["gradient", "direct"]
 Energies = Callable[[Graph], Tensor]  # (S,) eV
 Derive = Callable[[Energies, Graph, bool, bool], Results]  # energies, graph, forces?, stress?
@@ -51,7 +54,9 @@ class Potential(nn.Module):
     network
         The architecture.
     references
-        Energy of an isolated atom per atomic number, eV. Its keys are the elements this potential knows.
+        Energy of an isolated atom per atomic number, eV. Its keys are the elements this potential knows. Where labels
+        came from several sources (levels of theory), one such table for each of them, by its name; ``graph.source``
+        says by their order which one a structure is asked of.
     scale
         Unit of the network's output, eV.
     priors
@@ -65,7 +70,7 @@ class Potential(nn.Module):
     def __init__(
         self,
         network: Model,
-        references: dict[int, float],
+        references: References,
         scale: float = 1.0,
         priors: tuple[Prior, ...] = (),
         derivatives: Derivatives = "gradient",
@@ -77,13 +82,21 @@ class Potential(nn.Module):
         self.derivatives: Derivatives = derivatives
         self.runner: Runner | None = None
         self.card: dict[str, Any] = dict(card or {})
-        table = torch.full((MAX_Z + 1,), torch.nan, dtype=torch.float64)
-        for z, energy in references.items():
-            table[z] = energy
-        self.register_buffer("references", table)
+        self.sources, tables = _by_source(references)
+        if len(tables) != network.config.sources:
+            raise ConfigError(
+                "a network has rows for each source of labels, and a potential references",
+                wanted=f"references of {network.config.sources} sources",
+                got=f"{len(tables)}: {', '.join(self.sources) or 'of one without a name'}",
+            )
+        table = torch.full((len(tables), MAX_Z + 1), torch.nan, dtype=torch.float64)
+        for own, energies in zip(table, tables, strict=True):
+            for z, energy in energies.items():
+                own[z] = energy
+        self.register_buffer("references", table.flatten())
         self.register_buffer("scale", torch.tensor(float(scale), dtype=torch.float64))
 
-    references: Tensor  # (119,)  eV, NaN where the element is unknown
+    references: Tensor  # (sources * 119,)  eV, one source after the other; NaN where it does not know the element
     scale: Tensor  # ()  eV
 
     @property
@@ -93,34 +106,81 @@ class Potential(nn.Module):
 
     @property
     def elements(self) -> list[int]:
-        """Atomic numbers this potential was made for."""
-        return [int(z) for z in torch.isfinite(self.references).nonzero().flatten()]
+        """Atomic numbers this potential was made for; of several sources, those that any of them knows."""
+        known = torch.isfinite(self.references.view(-1, MAX_Z + 1)).any(0)
+        return [int(z) for z in known.nonzero().flatten()]
+
+    def references_of(self, source: int = 0) -> dict[int, float]:
+        """Reference energies of one source, eV by atomic number: its keys are the elements it knows."""
+        table = self.references.view(-1, MAX_Z + 1)[source]
+        return {int(z): float(table[z]) for z in torch.isfinite(table).nonzero().flatten()}
+
+    def all_references(self) -> dict[int, float] | dict[str, dict[int, float]]:
+        """Those of all sources, as a potential is made with them."""
+        if not self.sources:
+            return self.references_of()
+        return {name: self.references_of(k) for k, name in enumerate(self.sources)}
 
     @property
     def dtype(self) -> torch.dtype:
         """Floating-point type of the network."""
         return next(self.network.parameters()).dtype
 
-    def check_elements(self, numbers: Tensor, where: str | None = None) -> None:
+    def of_source(self, name: str | None = None) -> Potential:
+        """What this potential says of structures of one source, as a potential of that source alone.
+
+        By default the first source; a potential of one source without a name is returned as it is. ConfigError when
+        there is no such source.
+        """
+        if not self.sources and name is None:
+            return self
+        if name is not None and name not in self.sources:
+            near = nearest(name, self.sources)
+            raise ConfigError(
+                f"this potential knows no source '{name}'",
+                where="source",
+                wanted=f"one of {', '.join(self.sources)}" if self.sources else "no source: its labels had one origin",
+                got=name,
+                remedy=f"did you mean '{near}'?" if near else "leave it out" + (", or name one" * bool(self.sources)),
+            )
+        source = 0 if name is None else self.sources.index(name)
+        card = self.card | {"source": self.sources[source]}
+        return self.remade(of_source(self.network, source), self.references_of(source), card)
+
+    def remade(self, network: Model, references: References, card: dict[str, Any] | None = None) -> Potential:
+        """A potential of another network and other references, all else as it is here."""
+        other = Potential(
+            network,
+            references,
+            float(self.scale),
+            tuple(_as_prior(prior) for prior in self.priors),
+            self.derivatives,
+            self.card if card is None else card,
+        )
+        return other.to(self.references.device).train(self.training)
+
+    def check_elements(self, numbers: Tensor, where: str | None = None, source: int = 0) -> None:
         """UnknownElementError when a structure holds an element without reference: said before anything is computed."""
-        missing = numbers[self.references.index_select(0, numbers).isnan()]
+        own = self.references.view(-1, MAX_Z + 1)[source]
+        missing = numbers[own.index_select(0, numbers).isnan()]
         if missing.numel():
+            named = f", asked as {self.sources[source]}," if self.sources else ""
             raise UnknownElementError(
-                f"this potential does not know {', '.join(symbols(sorted(set(missing.tolist()))))}",
+                f"this potential{named} does not know {', '.join(symbols(sorted(set(missing.tolist()))))}",
                 where=where,
-                wanted=f"structures of {', '.join(symbols(self.elements))}",
+                wanted=f"structures of {', '.join(symbols(sorted(self.references_of(source))))}",
                 got=", ".join(symbols(sorted(set(numbers.tolist())))),
-                remedy="use a potential trained on these elements, or train on data that holds them",
+                remedy="use a potential trained on these elements, or teach it: adatom finetune MODEL NEW_DATA",
             )
 
-    def check_atoms(self, atoms: ase.Atoms, where: str | None = None) -> None:
+    def check_atoms(self, atoms: ase.Atoms, where: str | None = None, source: int = 0) -> None:
         """UnknownElementError or ChargeError when the potential was not made for this structure.
 
         Charge and multiplicity are asked of networks that embed them. A structure that says nothing is neutral, a
         singlet: an error where the training data held anything else.
         """
         numbers = torch.as_tensor(atoms.numbers, dtype=torch.int64, device=self.references.device)
-        self.check_elements(numbers, where)
+        self.check_elements(numbers, where, source)
         network, config = self.network, self.network.config
         charge, spin = given_charge_and_spin(atoms)
         where = atoms.get_chemical_formula() if where is None else where
@@ -168,7 +228,7 @@ class Potential(nn.Module):
         on_cpu = graph.positions.device.type == "cpu"
         size = CARD_CHUNK if not on_cpu else EAGER_CHUNK if steps is None else COMPILED_CHUNK
         found = stream(body, self.scale, [_as_prior(prior) for prior in self.priors], graph, size, steps)
-        atomic = found.energy + self.references.index_select(0, graph.numbers)
+        atomic = found.energy + self.atomic_references(graph)
         virial = 0.5 * (found.virial + found.virial.transpose(1, 2))
         return Results(
             sum_by_owner(atomic, graph.owner, graph.cell.shape[0]),
@@ -216,13 +276,17 @@ class Potential(nn.Module):
         """Energy of each atom in eV, (N,), with references and priors. Their sum is the energy, unless it is pooled."""
         return self._sum_parts(graph, self.network(graph))
 
+    def atomic_references(self, graph: Graph) -> Tensor:
+        """Reference energy of each atom in eV, (N,)."""
+        return self.references.index_select(0, element_rows(graph, max(len(self.sources), 1)))
+
     def features(self, graph: Graph) -> Tensor:
         """Invariant features of each atom, (N, C)."""
         output: NetworkOutput = self.network(graph)
         return output.features
 
     def _sum_parts(self, graph: Graph, output: NetworkOutput) -> Tensor:
-        atomic = output.energy.to(torch.float64) * self.scale + self.references.index_select(0, graph.numbers)
+        atomic = output.energy.to(torch.float64) * self.scale + self.atomic_references(graph)
         return atomic + self._prior_energies(graph)
 
     def _prior_energies(self, graph: Graph) -> Tensor:
@@ -262,6 +326,14 @@ class Potential(nn.Module):
             output.forces.to(torch.float64) * self.scale + pushed.forces,  # NaN where not asked for
             silent if output.stress is None else output.stress.to(torch.float64) * self.scale + pushed.stress,
         )
+
+
+def _by_source(references: References) -> tuple[tuple[str, ...], list[Mapping[int, float]]]:
+    """Names of the sources (none where there is one without a name), and their tables."""
+    named = {key: table for key, table in references.items() if isinstance(key, str) and isinstance(table, Mapping)}
+    if named:
+        return tuple(named), list(named.values())
+    return (), [{int(z): float(energy) for z, energy in references.items()}]  # type: ignore[arg-type]
 
 
 def _check_trained(

@@ -11,7 +11,7 @@ import numpy as np
 from adatom.elements import symbol, symbols
 from adatom.errors import DataError
 
-Source = Literal["isolated atom", "least squares", "given"]
+Source = Literal["isolated atom", "least squares", "given", "model"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,48 @@ def fit_references(
         source.update(dict.fromkeys(wanted, "least squares"))
     order = sorted(set(present) | set(given or {}))
     return References({z: float(known[z]) for z in order}, {z: source[z] for z in order}, remarks)
+
+
+def shift_references(
+    old: Mapping[int, float],
+    numbers: Sequence[np.ndarray],
+    residuals: Sequence[float] | np.ndarray,
+    given: Mapping[int, float] | None = None,
+) -> References:
+    r"""References moved so that a trained potential fits other labels as well as it can without being trained.
+
+    .. math:: e_Z \leftarrow e_Z + d_Z, \quad \min_d \sum_s (R_s - \sum_Z n_{sZ} d_Z)^2 / n_s,
+        \quad R_s = E_s - E_s^{potential}
+
+    Where compositions do not tell elements apart, the change of smallest norm is taken. Elements that no structure
+    holds keep what they have; new ones begin at zero.
+
+    Parameters
+    ----------
+    old
+        References of the potential, eV by atomic number.
+    numbers
+        Atomic numbers of each structure, (n_s,) each.
+    residuals
+        Labelled energy of each structure minus the one that the potential gives with the old references, and zero for
+        elements that it does not know, eV; NaN where not labelled.
+    given
+        Values set by hand, eV; they win.
+
+    Raises
+    ------
+    DataError
+        An element that is new, and that no labelled structure holds.
+    """
+    present = {int(z) for n in numbers for z in n}
+    fixed = {z: energy - old.get(z, 0.0) for z, energy in (given or {}).items() if z in present}
+    moved = fit_references(numbers, residuals, given=fixed)
+    energies = dict(old) | {z: old.get(z, 0.0) + change for z, change in moved.energies.items()} | dict(given or {})
+    source: dict[int, Source] = dict.fromkeys(old, "model")
+    source.update(moved.source)
+    source.update(dict.fromkeys(given or {}, "given"))
+    order = sorted(energies)
+    return References({z: float(energies[z]) for z in order}, {z: source[z] for z in order}, moved.remarks)
 
 
 def _check_finite(known: Mapping[int, float]) -> None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from adatom.graph import Graph, sum_by_owner
+from adatom.models.base import element_rows
 from adatom.models.layered import Layered, Rows, Step
 from adatom.priors.base import Prior
 
@@ -29,6 +30,7 @@ class Chunk(NamedTuple):
     """n atoms and where their neighbours stand."""
 
     numbers: Tensor  # (n,)
+    species: Tensor  # (n,)  rows in the tables of elements
     others: Tensor  # (n, M)  atomic numbers of the neighbours
     vectors: Tensor  # (n, M, 3)  Å, float64
     filled: Tensor  # (n, M)  bool
@@ -44,7 +46,7 @@ class LayerOf(nn.Module):
     def forward(self, own: Rows, others: Rows, vectors: Tensor, chunk: Chunk) -> Step:
         """What the layer says of the atoms of a chunk, vectors (n, M, 3) in the type of the network."""
         near = self.body.geometry(vectors, chunk.filled.to(vectors.dtype).unsqueeze(1))
-        return self.body.step(self.number, own, others, near, chunk.numbers)
+        return self.body.step(self.number, own, others, near, chunk.species)
 
 
 class Slopes(NamedTuple):
@@ -110,9 +112,10 @@ def streamed(
 ) -> Streamed:
     """Energies of network (times ``scale``) and priors with their derivatives, ``size`` atoms at a time."""
     steps, places = steps or Steps(), list(_places(graph, size))
-    chunks = [_chunk(graph, at) for at in places]
+    species = element_rows(graph, body.sources)
+    chunks = [_chunk(graph, species, at) for at in places]
     layers = [LayerOf(body, number) for number in range(len(body.layers))]
-    known = [body.start(graph.numbers)]
+    known = [body.start(species)]
     for layer in layers[:-1]:
         parts = [steps.advance(layer, *_seen(known[-1], at), chunk) for at, chunk in zip(places, chunks, strict=True)]
         known.append(tuple(torch.cat(rows) for rows in zip(*parts, strict=True)))
@@ -156,7 +159,7 @@ def _places(graph: Graph, size: int) -> Iterator[_Place]:
         yield _Place(atoms, width, graph.neighbours[atoms, :width].flatten())
 
 
-def _chunk(graph: Graph, at: _Place) -> Chunk:
+def _chunk(graph: Graph, species: Tensor, at: _Place) -> Chunk:
     slots = graph.slots[at.atoms, : at.width]
     filled = slots < graph.edges.shape[1]
     steps = graph.shifts.index_select(0, torch.where(filled, slots, 0).flatten()).view(*slots.shape, 3)
@@ -164,7 +167,11 @@ def _chunk(graph: Graph, at: _Place) -> Chunk:
     ends = graph.positions.index_select(0, at.neighbours).view(*slots.shape, 3)
     vectors = ends + torch.bmm(steps, cell) - graph.positions[at.atoms].unsqueeze(1)
     return Chunk(
-        graph.numbers[at.atoms], graph.numbers.index_select(0, at.neighbours).view(slots.shape), vectors, filled
+        graph.numbers[at.atoms],
+        species[at.atoms],
+        graph.numbers.index_select(0, at.neighbours).view(slots.shape),
+        vectors,
+        filled,
     )
 
 

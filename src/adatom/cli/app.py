@@ -36,6 +36,7 @@ Size = Annotated[str | None, typer.Option(help="of the architecture; by default 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="write the figures here")]
 StructureFile = Annotated[Path, typer.Argument(help="anything ASE reads; the last frame is taken")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Source = Annotated[str | None, typer.Option(help="level of theory, where the model knows several")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace files that exist")]
 
 

@@ -20,6 +20,7 @@ from adatom.cli.app import (
     ModelFile,
     Overwrite,
     Size,
+    Source,
     app,
     console,
     last_frame,
@@ -77,9 +78,9 @@ def _fitting(model: Path) -> str:
     import torch
 
     from adatom.memory import available, fit
-    from adatom.model_file import load
+    from adatom.model_file import load_whole
 
-    potential = load(model)
+    potential = load_whole(model)
     free, neighbours = available(torch.device("cpu")), potential.network.config.mean_neighbours or 30.0
     most = fit(potential.network, potential.elements[0], neighbours, free)
     streamed = "" if most.streamed is None else f"about {most.streamed:,} streamed, "
@@ -97,6 +98,7 @@ def verify(
     architecture: Architecture = None,
     form: Form = None,
     size: Size = None,
+    source: Source = None,
     json_file: JsonFile = None,
     seed: int = 0,
     overwrite: Overwrite = False,
@@ -110,7 +112,7 @@ def verify(
     from adatom.testing.untrained import file_or_untrained
 
     ready(*([json_file] if json_file else ()), overwrite=overwrite)
-    potential = file_or_untrained("verify", model, architecture, {"form": form, "size": size}, seed=seed)
+    potential = file_or_untrained("verify", model, architecture, {"form": form, "size": size}, source, seed=seed)
     systems = [last_structure(path, potential) for path in structures or ()]
     for system in systems:
         system.set_constraint()  # the claims are on all atoms
@@ -135,6 +137,7 @@ def bench(
     code: Annotated[str, typer.Option("--compile", help="auto, on or off")] = "auto",
     json_file: JsonFile = None,
     device: Device = "cpu",
+    source: Source = None,
     overwrite: Overwrite = False,
 ) -> None:
     """What a potential costs: µs/atom, ms a step, ns/day and memory against the number of atoms."""
@@ -145,7 +148,7 @@ def bench(
     ready(*([json_file] if json_file else ()), overwrite=overwrite)
     held = last_frame(structure) if structure else None
     elements = {"elements": sorted(set(held.numbers.tolist()))} if held is not None and architecture else {}
-    potential = file_or_untrained("bench", model, architecture, {"form": form, "size": size}, **elements)
+    potential = file_or_untrained("bench", model, architecture, {"form": form, "size": size}, source, **elements)
     with console.status("measuring") as status:
         speeds = speed.sweep(
             potential, held, speed.read_sizes(atoms), speed.read_tasks(task), code=code, device=device,

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from adatom.cli.app import Device, ModelFile, Overwrite, StructureFile, app, console, last_structure, ready
+from adatom.cli.app import Device, ModelFile, Overwrite, Source, StructureFile, app, console, last_structure, ready
 from adatom.errors import ConfigError
 
 
@@ -30,6 +30,7 @@ def relax(
     pressure: Annotated[float, typer.Option(help="GPa")] = 0.0,
     optimizer: Annotated[str, typer.Option(help="lbfgs or fire")] = "lbfgs",
     device: Device = "cpu",
+    source: Source = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Relax positions, and the cell with --cell; atoms fixed in the file stay fixed.
@@ -43,7 +44,7 @@ def relax(
     ready(out, overwrite=overwrite)
     check_format(out)
     settings = RelaxConfig.parse({"optimizer": optimizer}, where="relax")  # names the optimizers there are
-    calculator = Calculator(model, device)
+    calculator = Calculator(model, device, source=source)
     atoms = last_structure(structure, calculator.potential)
 
     def line(step: RelaxStep) -> str:
@@ -95,6 +96,7 @@ def md(
     seed: int = 0,
     compile_: Annotated[str, typer.Option("--compile", help="auto (in long runs), on or off")] = "auto",
     device: Device = "cpu",
+    source: Source = None,
 ) -> None:
     """Run molecular dynamics; stops with a reason when the run leaves physical ground."""
     from adatom.sim.calculator import Calculator
@@ -108,7 +110,7 @@ def md(
         },
         where="md",
     )  # fmt: skip
-    calculator = Calculator(model, device)
+    calculator = Calculator(model, device, source=source)
     atoms = last_structure(structure, calculator.potential).repeat(supercell)
     if not restart and config.decided(len(atoms)).compile == "on":
         console.print("compiling first: half a minute to a minute and a half, less where it was done before")
@@ -130,6 +132,7 @@ def eos(
     points: int = 11,
     json_file: Annotated[Path | None, typer.Option("--json", help="write curve and fit here")] = None,
     device: Device = "cpu",
+    source: Source = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Energy-volume curve: equilibrium volume, bulk modulus and its pressure derivative."""
@@ -137,7 +140,7 @@ def eos(
     from adatom.sim.calculator import Calculator
 
     ready(*([json_file] if json_file else ()), overwrite=overwrite)
-    calculator = Calculator(model, device)
+    calculator = Calculator(model, device, source=source)
     curve = energy_volume(last_structure(structure, calculator.potential), calculator, span=span, points=points)
     table = Table(title="Birch-Murnaghan fit", show_header=False)
     for key, value in curve.fit.to_record().items():

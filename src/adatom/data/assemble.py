@@ -87,8 +87,8 @@ def _reverse(ends: np.ndarray, shifts: np.ndarray | None) -> np.ndarray:
     return np.asarray(np.where(keys.take(place) == wanted, place, count))
 
 
-def assemble(taken: Taken, edges: Edges, source: int = 0) -> tuple[Graph, Results]:
-    """The graph of these structures, float64, and their labels."""
+def assemble(taken: Taken, edges: Edges, sources: np.ndarray | int = 0) -> tuple[Graph, Results]:
+    """The graph of these structures, float64, and their labels, which are of one source or of one each."""
     n, e = len(taken.numbers), edges.ends.shape[1]
     structures = len(taken.counts)
     owner = np.repeat(np.arange(structures), taken.counts)
@@ -107,7 +107,7 @@ def assemble(taken: Taken, edges: Edges, source: int = 0) -> tuple[Graph, Result
         "pbc": taken.pbc,
         "charge": taken.charge,
         "spin": taken.spin,
-        "source": np.full(structures, source, dtype=np.int64),
+        "source": np.full(structures, sources, dtype=np.int64),
         "slots": slots,
         "neighbours": neighbours,
         "back": back,

@@ -38,7 +38,7 @@ class Dataset:
     cutoff
         Reach of the edges, Å; 0 for none.
     source
-        Origin of the labels, written into the graphs.
+        Origin of the labels, written into the graphs; one for all, or one of each structure.
 
     Raises
     ------
@@ -46,14 +46,17 @@ class Dataset:
         There are no structures.
     """
 
-    def __init__(self, structures: Sequence[Structure], cutoff: float, source: int = 0) -> None:
+    def __init__(
+        self, structures: Sequence[Structure], cutoff: float, source: int | Sequence[int] | np.ndarray = 0
+    ) -> None:
         if not len(structures):
             raise DataError(
                 "the data set is empty", wanted="at least one structure", remedy="check the data files and the split"
             )
         self.chosen = Selection.of(structures)
         self.structures: Sequence[Structure] = structures
-        self.cutoff, self.source = cutoff, source
+        self.cutoff = cutoff
+        self.sources = np.broadcast_to(np.asarray(source, dtype=np.int64), (len(structures),))
         self.atoms = self.chosen.atoms  # (structures,)
         self.names = self.chosen.names
         self.config_types = self.chosen.config_types
@@ -103,11 +106,14 @@ class Dataset:
             raise DataError("a batch is empty", wanted="at least one index")
         index = np.asarray(indices, dtype=np.int64)
         taken = self.chosen.take(index)
-        return assemble(taken, self._edges(index, taken), self.source)
+        return assemble(taken, self._edges(index, taken), self.sources[index])
 
     def sample(self, most: int) -> Dataset:
         """At most ``most`` of the structures, drawn the same way each time; itself when there are no more."""
-        return self if len(self) <= most else Dataset(self.chosen.sample(most), self.cutoff, self.source)
+        if len(self) <= most:
+            return self
+        drawn = np.sort(np.random.default_rng(0).choice(len(self), most, replace=False))
+        return Dataset(self.chosen.select(drawn), self.cutoff, self.sources[drawn])
 
     def _count(self) -> np.ndarray:
         parts = []

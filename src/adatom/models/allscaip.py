@@ -63,7 +63,8 @@ from torch.nn.functional import gelu, silu, softplus
 from adatom.config import nearest
 from adatom.elements import MAX_Z
 from adatom.graph import Graph, edge_vectors, pad_rows
-from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput, check_rows, stress_from_virials
+from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput, check_rows, element_rows
+from adatom.models.base import stress_from_virials as by_volume
 from adatom.nn import softgraph
 from adatom.nn.attention import (
     AngularAttention,
@@ -194,6 +195,7 @@ class AllScAIP(Model):
             grounded=not published,
         )
         self.body: DefaultBody | PaperBody = PaperBody(config) if published else DefaultBody(config)
+        self.tables = ("body.species.weight",)
         self.embeds_charge = self.embeds_spin = True  # both or none: a multiplicity nobody trained on is refused
 
     def forward(self, graph: Graph) -> NetworkOutput:
@@ -253,7 +255,7 @@ class DefaultBody(nn.Module):
         self.config, C = config, config.channels
         self.reach = config.node_cutoff or 2 * config.cutoff
         self.harmonics = SphericalHarmonics(config.l_max)
-        self.species = nn.Embedding(MAX_Z + 1, C)
+        self.species = nn.Embedding(config.sources * (MAX_Z + 1), C)
         charged = config.charges is not None or config.spins is not None
         self.state = State(C) if charged else None
         self.layers = nn.ModuleList(DefaultLayer(config) for _ in range(config.layers))
@@ -267,7 +269,7 @@ class DefaultBody(nn.Module):
     def forward(self, graph: Graph, attended: Attended) -> NetworkOutput:
         """Energy relative to the neutral singlet atom without neighbours."""
         neighbours = self._neighbours(attended)
-        species = self.species(graph.numbers)  # (N, C)
+        species = self.species(element_rows(graph, self.config.sources))  # (N, C)
         x = species if self.state is None else species + self.state(graph, species)
         seen = []
         for layer in self.layers:
@@ -279,7 +281,7 @@ class DefaultBody(nn.Module):
         if self.direct is None:
             return NetworkOutput(energy, x)
         forces, virials = self.direct(seen)
-        return NetworkOutput(energy, x, None, forces, stress_from_virials(virials, graph))
+        return NetworkOutput(energy, x, None, forces, by_volume(virials, graph))
 
     def _neighbours(self, attended: Attended) -> Neighbours:
         config, slots = self.config, attended.slots
@@ -390,7 +392,8 @@ class PaperBody(nn.Module):
         super().__init__()
         self.config, H = config, config.channels
         self.raw, self.orders = SphericalHarmonics(RAW_DEGREE), SphericalHarmonics(ORDER_DEGREE)
-        self.species, self.charge, self.spin = nn.Embedding(MAX_Z + 1, H), nn.Embedding(201, H), nn.Embedding(101, H)
+        self.species = nn.Embedding(config.sources * (MAX_Z + 1), H)
+        self.charge, self.spin = nn.Embedding(201, H), nn.Embedding(101, H)
         nn.init.uniform_(self.species.weight, -1e-3, 1e-3)
         self.order, self.atom, self.atom_norm = nn.Linear(ORDER_DEGREE + 1, H), nn.Linear(2 * H, H), nn.RMSNorm(2 * H)
         self.state, self.slot = nn.Linear(2 * H, H), nn.Linear(2 * H, H)
@@ -429,7 +432,8 @@ class PaperBody(nn.Module):
         """Element and bond orders of each atom, charge and multiplicity of its structure."""
         q = softgraph.bond_orders(self.orders(unit), (bias > -torch.inf).to(unit.dtype))  # all kept slots count alike
         order = gelu(self.order(q))
-        x = gelu(self.atom(self.atom_norm(torch.cat([self.species(graph.numbers), order], dim=1))))
+        rows = element_rows(graph, self.config.sources)
+        x = gelu(self.atom(self.atom_norm(torch.cat([self.species(rows), order], dim=1))))
         check_rows("charge", graph.charge, -100, 100)
         check_rows("multiplicity", graph.spin, 0, 100)
         charge, spin = self.charge(graph.charge.long() + 100), self.spin(graph.spin.long())

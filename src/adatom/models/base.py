@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, Literal, NamedTuple, Self
 
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from adatom.config import Config
+from adatom.elements import MAX_Z
 from adatom.errors import ChargeError
 from adatom.graph import Graph, sum_by_owner, volumes
 
@@ -37,7 +38,7 @@ class ModelConfig(Config):
     """Base of every architecture's configuration.
 
     An architecture narrows ``architecture``, ``form`` and ``size`` to the words it knows and adds fields of its own;
-    its ``size`` sets those that are not given. The last four entries are facts of the training data, filled in when
+    its ``size`` sets those that are not given. Entries that are None are facts of the training data, filled in when
     they are not given.
     """
 
@@ -50,6 +51,7 @@ class ModelConfig(Config):
     )
     elements: tuple[int, ...] | None = None
     mean_neighbours: PositiveFloat | None = None
+    sources: PositiveInt = Field(1, description="origins of labels: each has rows of its own in tables of elements")
     charges: tuple[float, float] | None = None
     spins: tuple[float, float] | None = None
 
@@ -80,6 +82,10 @@ class Model(nn.Module, ABC):
     ``embeds_charge`` and ``embeds_spin`` say whether total charge and multiplicity of a structure enter: a potential
     that was trained with them then asks for them. ``about`` says of each form in a line what it is good for.
     ``compiles`` is False where shapes within the network depend on the values of tensors.
+
+    ``tables`` names the weights that hold a row for each element, one source of labels after the other: those through
+    which a network learns of new elements and new sources (``models.grow``). ``table_elements`` are the atomic numbers
+    of the rows of one source, in order.
     """
 
     Config: ClassVar[type[ModelConfig]]
@@ -90,10 +96,19 @@ class Model(nn.Module, ABC):
     compiles: ClassVar[bool] = True
     embeds_charge: bool = False
     embeds_spin: bool = False
+    tables: tuple[str, ...] = ()
+    table_elements: tuple[int, ...] = tuple(range(MAX_Z + 1))
 
     @abstractmethod
     def forward(self, graph: Graph) -> NetworkOutput:
         """Contribution of each atom; differentiable in ``graph.positions`` and ``graph.cell``."""
+
+
+def element_rows(graph: Graph, sources: int) -> Tensor:
+    """Row of each atom, (N,), in a table of all elements for one source of labels after the other."""
+    if sources == 1:
+        return graph.numbers  # whatever the graph says: there is one only
+    return graph.numbers + (MAX_Z + 1) * graph.source.index_select(0, graph.owner)
 
 
 def stress_from_virials(virials: Tensor, graph: Graph) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from adatom.graph import Graph, adjacent, neighbour_vectors
-from adatom.models.base import NetworkOutput, stress_from_virials
+from adatom.models.base import NetworkOutput, element_rows, stress_from_virials
 from adatom.nn.slots import gather_neighbours
 from adatom.nn.surroundings import Geometry, Surroundings
 
@@ -35,13 +35,14 @@ class Layered(nn.Module, ABC):
 
     geometry: Geometry
     layers: nn.ModuleList
+    sources: int  # of labels
 
     @abstractmethod
-    def start(self, numbers: Tensor) -> Rows:
-        """What is known of atoms (N,) before they have looked around."""
+    def start(self, species: Tensor) -> Rows:
+        """What is known of atoms before they have looked around, from their rows (N,) in the tables of elements."""
 
     @abstractmethod
-    def step(self, number: int, own: Rows, others: Rows, near: Surroundings, numbers: Tensor) -> Step:
+    def step(self, number: int, own: Rows, others: Rows, near: Surroundings, species: Tensor) -> Step:
         """Layer ``number`` for n atoms.
 
         Parameters
@@ -52,18 +53,19 @@ class Layered(nn.Module, ABC):
             Rows of their neighbours, each (n, M, F); of some atom in empty slots.
         near
             Geometry of their neighbours.
-        numbers
-            Atomic numbers (n,).
+        species
+            Rows (n,) of the atoms in the tables of elements.
         """
 
     def forward(self, graph: Graph, dtype: torch.dtype) -> NetworkOutput:
         """All layers over all atoms."""
         near_by = adjacent(graph, dtype)
         near = self.geometry(neighbour_vectors(graph).to(dtype), near_by.filled)
-        rows, steps = self.start(graph.numbers), []
+        species = element_rows(graph, self.sources)
+        rows, steps = self.start(species), []
         for number in range(len(self.layers)):
             others = tuple(gather_neighbours(row, near_by) for row in rows)
-            steps.append(self.step(number, rows, others, near, graph.numbers))
+            steps.append(self.step(number, rows, others, near, species))
             rows = steps[-1].rows
         energy = torch.stack([step.energy for step in steps]).sum(0)
         if steps[0].forces is None:

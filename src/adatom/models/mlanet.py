@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from adatom.elements import MAX_Z
 from adatom.graph import Graph, edge_vectors, sum_by_owner
-from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput
+from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput, element_rows
 from adatom.models.layered import Layered, Rows, Step
 from adatom.nn.direct import MOST, DirectHead
 from adatom.nn.equivariant import DegreeLinear, Gate, Linear, Readout, add_degrees
@@ -110,6 +110,7 @@ class MLANet(Model):
             gradient = config.derivatives == "gradient"
             self.claims = Claims("O(3)", "local", extensive=True, conservative=gradient, smooth=True)
             self.body = DefaultBody(config)
+        self.tables = ("body.embedding.weight",)
 
     def forward(self, graph: Graph) -> NetworkOutput:
         """Contribution of each atom."""
@@ -127,26 +128,27 @@ class DefaultBody(Layered):
         super().__init__()
         C, last = config.channels, config.layers - 1
         self.channels = C
+        self.sources = config.sources
         self.geometry = Geometry(config.cutoff, config.l_max, config.radial)
-        self.embedding = nn.Embedding(MAX_Z + 1, C)
+        self.embedding = nn.Embedding(config.sources * (MAX_Z + 1), C)
         self.layers = nn.ModuleList(DefaultLayer(config, first=t == 0, last=t == last) for t in range(config.layers))
         self.readouts = nn.ModuleList(Readout(C, config.readout) for _ in range(config.layers))
         heads = config.layers if config.derivatives == "direct" else 0
         self.direct = nn.ModuleList(DirectHead(min(MOST, config.l_max), 3 * C, C) for _ in range(heads))
 
-    def start(self, numbers: Tensor) -> Rows:
+    def start(self, species: Tensor) -> Rows:
         """An atom starts as a scalar, its element."""
-        return self._tell(0, self.embedding(numbers).unsqueeze(1))
+        return self._tell(0, self.embedding(species).unsqueeze(1))
 
-    def step(self, number: int, own: Rows, others: Rows, near: Surroundings, numbers: Tensor) -> Step:
+    def step(self, number: int, own: Rows, others: Rows, near: Surroundings, species: Tensor) -> Step:
         """One layer, and what its scalars say."""
-        species = self.embedding(numbers)  # (N, C)
+        element = self.embedding(species)  # (N, C)
         layer = self._layer(number)
         x, powers = layer(own[0].unflatten(1, (layer.size_in, self.channels)), others, near)
         scalars, readout = x[:, 0], self.readouts[number]
         rows = (scalars,) if number + 1 == len(self.layers) else self._tell(number + 1, x)
         direct = self.direct[number](powers, scalars) if self.direct else ()
-        return Step(rows, readout(scalars) - readout(species), *direct)
+        return Step(rows, readout(scalars) - readout(element), *direct)
 
     def _tell(self, number: int, x: Tensor) -> Rows:
         return self._layer(number).tell(x)
@@ -238,7 +240,8 @@ class PaperBody(nn.Module):
         self.cutoff, self.radial = config.cutoff, config.radial
         self.l_max = config.l_max
         self.harmonics = SphericalHarmonics(config.l_max)
-        self.embedding = nn.Embedding(MAX_Z + 1, C)
+        self.sources = config.sources
+        self.embedding = nn.Embedding(config.sources * (MAX_Z + 1), C)
         self.lift = nn.Linear(C + 1, C)  # element and total charge of the structure
         self.layers = nn.ModuleList(PaperLayer(config) for _ in range(config.layers))
         self.energy = nn.Sequential(nn.Linear(3 * C, width), nn.SiLU(), nn.Linear(width, 1))
@@ -253,7 +256,7 @@ class PaperBody(nn.Module):
         vectors = edge_vectors(graph).to(dtype)  # (E, 3)
         r = (vectors * vectors).sum(1).sqrt()  # (E,)
         y = self.harmonics(vectors / r.unsqueeze(1))  # (E, L2)
-        species = self.embedding(graph.numbers)  # (N, C)
+        species = self.embedding(element_rows(graph, self.sources))  # (N, C)
         x = torch.zeros(species.shape[0], (self.l_max + 1) ** 2, species.shape[1], dtype=species.dtype, device=r.device)
         charge = graph.charge.index_select(0, graph.owner).to(species.dtype).unsqueeze(1)  # (N, 1)
         x = torch.cat([self.lift(torch.cat([species, charge], dim=1)).unsqueeze(1), x[:, 1:]], dim=1)  # (1)

@@ -116,6 +116,12 @@ class NEMP(Model):
         # the published one also learns a shift of every element beside its reference energy
         self.claims = Claims("O(3)", "local", True, conservative=gradient, smooth=smooth, grounded=smooth)
         self.body: DefaultBody | PaperBody = DefaultBody(config) if smooth else PaperBody(config)
+        if isinstance(self.body, PaperBody):
+            per_round = [f"body.rounds.{t}.{n}" for t in range(config.layers) for n in PaperRound.TABLES]
+            self.tables = ("body.first.weight", "body.scale", "body.shift", *per_round)
+            self.table_elements = self.body.elements
+        else:
+            self.tables = ("body.embedding.weight",)
 
     def forward(self, graph: Graph) -> NetworkOutput:
         """Contribution of each atom."""
@@ -133,26 +139,27 @@ class DefaultBody(Layered):
         super().__init__()
         C, last = config.channels, config.layers - 1
         self.channels = C
+        self.sources = config.sources
         self.geometry = Geometry(config.cutoff, config.l_max, config.radial)
-        self.embedding = nn.Embedding(MAX_Z + 1, C)
+        self.embedding = nn.Embedding(config.sources * (MAX_Z + 1), C)
         self.layers = nn.ModuleList(DefaultLayer(config, first=t == 0, last=t == last) for t in range(config.layers))
         self.readouts = nn.ModuleList(Readout(C, config.readout) for _ in range(config.layers))
         heads = config.layers if config.derivatives == "direct" else 0
         self.direct = nn.ModuleList(DirectHead(min(MOST, config.l_max), 3 * C, C) for _ in range(heads))
 
-    def start(self, numbers: Tensor) -> Rows:
+    def start(self, species: Tensor) -> Rows:
         """An atom starts as a scalar, its element."""
-        return self._tell(0, self.embedding(numbers).unsqueeze(1))
+        return self._tell(0, self.embedding(species).unsqueeze(1))
 
-    def step(self, number: int, own: Rows, others: Rows, near: Surroundings, numbers: Tensor) -> Step:
+    def step(self, number: int, own: Rows, others: Rows, near: Surroundings, species: Tensor) -> Step:
         """One layer, and what its scalars say."""
-        species = self.embedding(numbers)  # (N, C)
-        x = own[1].unflatten(1, (self._layer(number).size_in, self.channels)) if number else species.unsqueeze(1)
+        element = self.embedding(species)  # (N, C)
+        x = own[1].unflatten(1, (self._layer(number).size_in, self.channels)) if number else element.unsqueeze(1)
         x, powers = self.layers[number](x, others, near)
         scalars, readout = x[:, 0], self.readouts[number]
         rows = (scalars,) if number + 1 == len(self.layers) else self._tell(number + 1, x)
         direct = self.direct[number](powers, scalars) if self.direct else ()
-        return Step(rows, readout(scalars) - readout(species), *direct)
+        return Step(rows, readout(scalars) - readout(element), *direct)
 
     def _tell(self, number: int, x: Tensor) -> Rows:
         return self._layer(number).tell(x)
@@ -230,23 +237,24 @@ class PaperBody(nn.Module):
         super().__init__()
         C, B, P, T = config.channels, config.radial, config.l_hidden + 1, config.layers
         width, blocks = config.edge_width, config.blocks
-        elements = config.elements or tuple(range(1, MAX_Z + 1))
+        elements = self.elements = config.elements or tuple(range(1, MAX_Z + 1))
+        species, self.sources = config.sources * len(elements), config.sources
         self.cutoff, self.channels, self.l_hidden = config.cutoff, C, config.l_hidden
         self.harmonics = SphericalHarmonics(config.l_max)
         self.pairs = PairCode(elements, config)
         self.radial = Network(2 * B, width, (P + 2) * C, blocks)
         self.coefficients = nn.ModuleList(Network((2 + t) * C, width, 3 * P * C, blocks) for t in range(T + 1))
-        self.first = SpeciesLinear(len(elements), C)
-        self.rounds = nn.ModuleList(PaperRound(config, len(elements), t + 1) for t in range(T))
+        self.first = SpeciesLinear(species, C)
+        self.rounds = nn.ModuleList(PaperRound(config, species, t + 1) for t in range(T))
         self.out = Network((T + 2) * C, config.readout, 1, blocks)
-        self.scale = nn.Parameter(torch.ones(len(elements)))
-        self.shift = nn.Parameter(torch.zeros(len(elements)))
+        self.scale = nn.Parameter(torch.ones(species))
+        self.shift = nn.Parameter(torch.zeros(species))
         index = torch.zeros(MAX_Z + 1, dtype=torch.int64)
         index[torch.tensor(elements)] = torch.arange(len(elements))
         self.register_buffer("index", index, persistent=False)
         self.register_buffer("degree", torch.tensor(degrees(config.l_max)), persistent=False)
 
-    index: Tensor  # (119,)  row of each element
+    index: Tensor  # (119,)  place of each element
     degree: Tensor  # (R^2,)
 
     def forward(self, graph: Graph, dtype: torch.dtype) -> NetworkOutput:
@@ -254,12 +262,13 @@ class PaperBody(nn.Module):
         vectors = edge_vectors(graph).to(dtype)
         N, C, P = graph.numbers.shape[0], self.channels, self.l_hidden + 1
         i, j = graph.edges[0], graph.edges[1]
-        species = self.index.index_select(0, graph.numbers)  # (N,)
+        element = self.index.index_select(0, graph.numbers)  # (N,)
+        species = self._rows(graph, element)
         d = ((vectors * vectors).sum(1) + EPSILON).sqrt()  # (E,)
         y = self._unit_harmonics(vectors / d.unsqueeze(1))  # (E, R^2)
         f = envelope(d, self.cutoff).square().unsqueeze(1)  # (E, 1), zero beyond the cutoff
         n = EPSILON + sum_by_owner(f, i, N)  # (N, 1)
-        frequency, code = self.pairs(species.index_select(0, i), species.index_select(0, j))
+        frequency, code = self.pairs(element.index_select(0, i), element.index_select(0, j))
         waves = torch.sinc(frequency * (d / self.cutoff).unsqueeze(1)) * f
         radial = self.radial(torch.cat([code[:, C:] * f, waves], dim=1)).view(-1, P + 2, C)
         edge = torch.cat([code[:, :C] * f, radial[:, P + 1]], dim=1)  # a_ij, (E, 2 C)
@@ -281,6 +290,12 @@ class PaperBody(nn.Module):
         energy = self.scale.index_select(0, species) * self.out(density).flatten()
         return NetworkOutput(energy + self.shift.index_select(0, species), density)
 
+    def _rows(self, graph: Graph, element: Tensor) -> Tensor:
+        """Rows (N,) of the weights of atoms: elements, one source of labels after the other."""
+        if self.sources == 1:
+            return element
+        return element + len(self.elements) * graph.source.index_select(0, graph.owner)
+
     def _unit_harmonics(self, directions: Tensor) -> Tensor:
         """Harmonics of vectors that are not quite of unit length, sum_m Y_lm^2 = 2l + 1 restored per degree."""
         y: Tensor = self.harmonics(directions)
@@ -297,6 +312,13 @@ class PaperRound(nn.Module):
     O_i = 1/(n^2 sqrt(paths)) sum over paths lambda_path,Z (G_i (x) A_i)
     psi <- (psi W_2 + O W_1) / sqrt 2,   divided by its root mean square
     """
+
+    TABLES: ClassVar[tuple[str, ...]] = (
+        "before.weight",
+        "after.weight",
+        "keep.weight",
+        "weight",
+    )  # a row for each species
 
     def __init__(self, config: NEMPConfig, species: int, number: int) -> None:
         super().__init__()

@@ -47,6 +47,8 @@ class Calculator(AseCalculator):  # type: ignore[misc]
         What the neighbour list holds beyond the cutoff, Å: more makes it live longer, and dearer to cut.
     compile
         ``"auto"``, ``"on"`` or ``"off"``, see ``adatom.compiled``; None is that of the Potential, for a file auto.
+    source
+        The level of theory, where the model knows several; by default the first, for a file with a warning.
     """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "energies"]
@@ -58,11 +60,15 @@ class Calculator(AseCalculator):  # type: ignore[misc]
         dtype: torch.dtype | None = None,
         skin: float = 0.5,
         compile: Mode | None = None,
+        source: str | None = None,
     ) -> None:
         super().__init__()
         place = _device(device)
         # a copy: what is trained elsewhere keeps its mode and its gradients
-        own = copy.deepcopy(potential) if isinstance(potential, Potential) else load(potential, place, dtype)
+        if isinstance(potential, Potential):
+            own = copy.deepcopy(potential).of_source(source)
+        else:
+            own = load(potential, place, dtype, source=source)
         self.code = compile
         if compile is not None:
             compiled(own, compile)

@@ -53,11 +53,17 @@ def untrained(
 
 
 def file_or_untrained(
-    verb: str, model: Path | None, architecture: str | None, settings: dict[str, str | None], **of: Any
+    verb: str,
+    model: Path | None,
+    architecture: str | None,
+    settings: dict[str, str | None],
+    source: str | None = None,
+    **of: Any,
 ) -> Potential:
     """The potential of a file, or an untrained one of an architecture; ConfigError unless it is one of both.
 
-    ``verb`` is what the command line was told to do with it, ``of`` what else `untrained` takes.
+    ``verb`` is what the command line was told to do with it, ``source`` the level of theory of a file that knows
+    several, ``of`` what else `untrained` takes.
     """
     given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
     if (model is None) == (architecture is None) or (architecture is None and given):
@@ -67,4 +73,6 @@ def file_or_untrained(
             got=", ".join([str(model or "no model file"), f"architecture {architecture}", *given.values()]),
             remedy="give one of both",
         )
-    return model_file.load(str(model)) if architecture is None else untrained(architecture, **of, **given)
+    return (
+        model_file.load(str(model), source=source) if architecture is None else untrained(architecture, **of, **given)
+    )

@@ -20,21 +20,54 @@ from adatom.data.read import Keys, Units
 from adatom.data.split import Split
 from adatom.models import AnyModelConfig
 from adatom.priors.zbl import ZBLConfig
+from adatom.train.finetune import FinetuneConfig, with_model_of_file
 from adatom.train.interrupt import duration
+from adatom.train.loggers import LoggerName
 from adatom.train.loss import LossConfig
 from adatom.train.optimize import OptimizerConfig
 
 
-class DataConfig(Config):
-    """Where structures come from. Sets that are not given as files are split off the training files."""
+class SourceConfig(Config):
+    """Files of one origin."""
 
-    train: tuple[str, ...] = Field(min_length=1)
+    train: tuple[str, ...] = ()
     valid: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
-    split: Split = Split()
     keys: Keys = Keys()
     units: Units = Units()
     references: dict[str, float] = Field({}, description="energy per element in eV; what is missing is fitted")
+
+
+class DataConfig(SourceConfig):
+    """Where structures come from. Sets that are not given as files are split off the training files.
+
+    Labels of several levels of theory go under ``sources``, by name, with files, keys, units and references of each:
+    one model learns them all, and is asked for one of them.
+    """
+
+    split: Split = Split()
+    sources: dict[str, SourceConfig] = Field({}, description="instead of train, valid, ...: those of each source")
+
+    @model_validator(mode="after")
+    def _some_files(self) -> DataConfig:
+        """Files of one source, or of several."""
+        if self.sources and any(getattr(self, name) != field.default for name, field in _SOURCE.items()):
+            raise ValueError(f"with sources, {', '.join(_SOURCE)} are those of each source: write them there")
+        lacking = [name for name, source in self.by_source() if not source.train]
+        if lacking:
+            of = f" of the source '{lacking[0]}'" if self.sources else ""
+            raise ValueError(f"train{of}: name at least one file")
+        return self
+
+    def by_source(self) -> list[tuple[str, DataConfig]]:
+        """Name and files of each source; of one without a name, itself."""
+        if not self.sources:
+            return [("", self)]
+        own = [(name, {entry: getattr(source, entry) for entry in _SOURCE}) for name, source in self.sources.items()]
+        return [(name, DataConfig.model_construct(split=self.split, sources={}, **entries)) for name, entries in own]
+
+
+_SOURCE = SourceConfig.model_fields
 
 
 class Limits(Config):
@@ -76,13 +109,14 @@ class TrainConfig(Config):
     data: DataConfig
     model: AnyModelConfig
     priors: tuple[ZBLConfig, ...] = (ZBLConfig(),)
+    finetune: FinetuneConfig | None = Field(None, description="start from a model file; model and priors are its own")
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: Literal["single", "direct-then-conservative"] = Field(
         "single", description="direct-then-conservative: train a direct head, swap it for the gradient, fine-tune"
     )
     stages: StagesConfig = StagesConfig()
-    batch: Budget = Budget(atoms=32)
+    batch: Budget = Budget(atoms=64)
     limits: Limits = Limits(epochs=200)
     validate_every: PositiveInt = Field(1, description="epochs between validations")
     keep: Literal["last", "best"] | None = Field(
@@ -91,8 +125,15 @@ class TrainConfig(Config):
     )
     patience: PositiveInt | None = Field(None, description="validations without improvement before training stops")
     checkpoint_minutes: PositiveFloat = 2.0
+    samples: NonNegativeInt = Field(
+        16, description="training structures kept in the model file, for fine-tuning without the data; 0: none"
+    )
     seed: int = 0
     precision: Literal["float32", "float64"] = "float32"
+    matmul: Literal["float32", "tf32", "bf16"] = Field(
+        "float32",
+        description="rounding of what float32 matrix products multiply, where the device can: docs/training.md",
+    )
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: PositiveInt = Field(1, description="processes on each node, of a GPU or CPU core each")
     nodes: PositiveInt = Field(1, description="machines; more than one need torchrun or srun")
@@ -105,6 +146,7 @@ class TrainConfig(Config):
         "auto", description="training steps as compiled code, checked against float64; auto: where the run is long"
     )
     threads: PositiveInt | None = Field(None, description="CPU threads of each process; None leaves torch's choice")
+    loggers: tuple[LoggerName, ...] = Field((), description="copies of log.jsonl for tensorboard and wandb")
 
     @field_validator("name")
     @classmethod
@@ -113,6 +155,12 @@ class TrainConfig(Config):
         if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
             raise ValueError("the name of a run is that of its folder: a plain one, without / and not . or ..")
         return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_file(cls, values: Any) -> Any:
+        """Model and priors of a fine-tuning are those of its file."""
+        return with_model_of_file(values)
 
     @field_validator("max_time", mode="before")
     @classmethod

@@ -38,6 +38,24 @@ class Predictions(NamedTuple):
             arrays[name] = getattr(self.predicted, name).numpy()
         np.savez_compressed(path, **arrays)
 
+    def of(self, indices: np.ndarray) -> Predictions:
+        """Those of some structures."""
+        ends = np.cumsum(self.n_atoms)
+        atoms = [np.arange(ends[k] - self.n_atoms[k], ends[k]) for k in indices]
+        rows = np.concatenate([*atoms, np.zeros(0, dtype=np.int64)]).astype(np.int64)
+
+        def part(results: Results) -> Results:
+            return Results(results.energy[indices], results.forces[rows], results.stress[indices])
+
+        return Predictions(
+            self.names[indices],
+            self.config_types[indices],
+            self.n_atoms[indices],
+            self.numbers[rows],
+            part(self.label),
+            part(self.predicted),
+        )
+
     def errors(self) -> dict[str, float]:
         """RMSE and MAE: energy in meV/atom, force components in meV/Å, stress components in GPa; NaN without labels."""
         owner = torch.repeat_interleave(torch.arange(len(self.n_atoms)), torch.from_numpy(self.n_atoms))
@@ -118,9 +136,9 @@ def _named(sums: Tensor) -> dict[str, float]:
     return errors
 
 
-def errors_table(metrics: dict[str, Any]) -> Table:
+def errors_table(metrics: dict[str, Any], title: str = "Errors") -> Table:
     """Errors per set, for the terminal."""
-    table = Table(title="Errors")
+    table = Table(title=title)
     columns = {
         "energy_rmse_meV_per_atom": "E rmse\nmeV/atom", "energy_mae_meV_per_atom": "E mae\nmeV/atom",
         "forces_rmse_meV_per_A": "F rmse\nmeV/Å", "forces_mae_meV_per_A": "F mae\nmeV/Å",
@@ -142,7 +160,7 @@ def predict(potential: Potential, dataset: Dataset, budget: Budget, device: torc
     UnknownElementError or ChargeError names the first structure that the potential was not made for, before any is
     computed.
     """
-    check_structures(potential, dataset.structures)
+    check_structures(potential, dataset.structures, dataset.sources)
     stress = bool(dataset.chosen.has_some("stress").any())
     was_training = potential.training
     potential.eval()

@@ -46,9 +46,9 @@ def references_of(structures: Sequence[Structure], config: DataConfig) -> Refere
     )
 
 
-def scales_of(dataset: Dataset, references: References) -> Scales:
+def scales_of(structures: Sequence[Structure], references: References) -> Scales:
     """Sizes of the labels."""
-    some = representative(dataset.structures)
+    some = representative(structures)
     taken = some.take(np.arange(len(some)))
     return scales(some.numbers(), taken.energy.tolist(), [taken.forces], [taken.stress], references)
 
@@ -78,17 +78,23 @@ def closest_pairs(dataset: Dataset) -> dict[str, float]:
     return {f"{symbol(a)}-{symbol(b)}": float(shortest[a, b]) for a, b in pairs}
 
 
-def check_structures(potential: Potential, structures: Sequence[Structure]) -> None:
+def check_structures(potential: Potential, structures: Sequence[Structure], sources: int | np.ndarray = 0) -> None:
     """UnknownElementError or ChargeError names the first structure that a potential was not made for.
+
+    ``sources`` are those of the labels, one for all or one of each.
 
     Structures that differ neither in elements nor in charge and multiplicity from others are as good as those: only
     the first of each kind is looked at.
     """
-    chosen = Selection.of(structures)
-    if not len(chosen):
-        return
+    whole = Selection.of(structures)
+    of = np.broadcast_to(np.asarray(sources), (len(whole),))
+    for source in np.unique(of):
+        _check_kinds(potential, whole.select(np.flatnonzero(of == source)), int(source))
+
+
+def _check_kinds(potential: Potential, chosen: Selection, source: int) -> None:
     given = np.nan_to_num(np.stack([chosen.charges, chosen.spins]), nan=1e300)
     first = np.unique(given, axis=1, return_index=True)[1]
     for k in sorted({*first.tolist(), *(chosen.first_with(z) for z in chosen.elements)}):
         structure = chosen[k]
-        potential.check_atoms(structure.atoms, where=structure.name)
+        potential.check_atoms(structure.atoms, structure.name, source)

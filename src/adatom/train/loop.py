@@ -12,16 +12,19 @@ from torch import Tensor
 
 from adatom.compile import Compiler
 from adatom.data.dataset import Dataset, Plan, batches
+from adatom.data.loader import load
 from adatom.errors import CheckpointError, TrainingError
 from adatom.potential import Potential
 from adatom.train import checkpoint
 from adatom.train.config import TrainConfig
 from adatom.train.evaluate import measure
+from adatom.train.finetune import learning_rates, set_factors
+from adatom.train.forgetting import Probe
 from adatom.train.interrupt import Stopped, StopRequests, stop_requests
 from adatom.train.log import LOG, Log
 from adatom.train.loss import Weights, counted
 from adatom.train.optimize import RunningAverage, Schedule, make_optimizer
-from adatom.train.parallel import Team, divide
+from adatom.train.parallel import Shares, Team, divide
 from adatom.train.progress import Progress
 from adatom.train.stages import Stage, stages_of, swapped
 from adatom.train.state import Clock, State, Tally, progress_of
@@ -54,6 +57,7 @@ class Trainer:
     ) -> None:
         self.config, self.run, self.team = config, run, team
         self.identity = identity  # what must be the same when the run goes on
+        self.probe: Probe | None = None  # of what was known before
         self.train_set, self.valid_set = train_set, valid_set
         self.stages = stages_of(config)
         self.state = State()
@@ -68,7 +72,9 @@ class Trainer:
         potential.to(self.team.device)
         self.potential, stage = potential, self.stage
         potential.runner = Compiler(0.0, training=True) if self._compiles() else None
-        self.optimizer = make_optimizer(stage.optimizer, potential.parameters())
+        self.optimizer = make_optimizer(stage.optimizer, potential)
+        if self.config.finetune is not None:
+            set_factors(self.optimizer, potential, learning_rates(potential, self.config.finetune.layer_decay))
         self.backward = Backward(potential, self.train_set, stage.loss, self.team)
         self.backward.most = self.state.most
         self.average = RunningAverage(potential.parameters(), stage.optimizer.ema)
@@ -107,8 +113,11 @@ class Trainer:
     def fit(self, display: Progress) -> str:
         """Train until a limit is reached; returns which one."""
         clock = Clock(self.config.limits, self.state.seconds)
-        self._saved = time.monotonic()
+        self._saved, begun = time.monotonic(), time.process_time()
         with stop_requests(self.config.seconds_at_most) as self._stop:
+            if self.config.finetune is not None and self.state.step == 0:
+                self._validate(display)  # what the old model says of the new data
+                self._look_back(display)
             while True:
                 self._compile(display)
                 reason = self._fit_stage(clock, display)
@@ -120,9 +129,11 @@ class Trainer:
                     break
                 self._next_stage(reason)
         self.potential.runner = None
-        self.log.add(
-            {"kind": "end", "seconds": self.state.seconds, "reason": reason, "best_step": self.state.best_step}
-        )
+        spent = self.team.gather([time.process_time() - begun])
+        self.log.add({
+            "kind": "end", "seconds": self.state.seconds, "reason": reason, "best_step": self.state.best_step,
+            "cpu_seconds": float(spent.sum()),  # of this session, all processes together
+        })  # fmt: skip
         return reason
 
     def _check_end(self) -> None:
@@ -172,7 +183,7 @@ class Trainer:
             reason = self._epoch(clock, display)
             if self.state.epoch % self.config.validate_every == 0 or reason:
                 self._validate(display)
-                reason = reason or self._stale()
+                reason = self._look_back(display) or reason or self._stale()
             self.state.ended = reason
             if reason or self._overdue():
                 self.save(display)
@@ -230,7 +241,8 @@ class Trainer:
             display.say(f"warning: {error.problem} ({error.got}); the run goes on, and it is tried again later")
 
     def _averages(self) -> dict[str, list[Tensor]]:
-        return {"average": self.average.average, "best": self.best, "anchor": self.anchor, "held": self.held}
+        averages = {"average": self.average.average, "best": self.best, "anchor": self.anchor, "held": self.held}
+        return averages | (self.probe.weights(self.average.average) if self.probe is not None else {})
 
     def _drop_anchor(self) -> None:
         """Keep weights and their average to go back to."""
@@ -265,10 +277,11 @@ class Trainer:
         state, plan = self.state, self._plan()
         self.potential.train()
         begin = clock.seconds()
+        prepared = load(self.train_set, Shares(plan[state.batch :], self._mine), self.config.workers)
         while state.batch < len(plan):
             indices = plan[state.batch]
-            mine = self._mine(indices)
-            batch = self.train_set.batch(mine) if mine else None
+            mine, taken = self._mine(indices), next(prepared)
+            batch = taken if mine else None
             counts, stop = self._agree(clock, counted(batch[1]).tolist() if batch else [0.0, 0.0, 0.0], display)
             whole, fraction = self._spent(state.epoch + state.batch / len(plan))
             if stop or fraction >= 1.0:
@@ -422,6 +435,20 @@ class Trainer:
         }  # fmt: skip
         self.log.add(record)
         display.valid(record)
+
+    def _look_back(self, display: Progress) -> str:
+        """Measure what was forgotten; the reason to stop when it is too much, the last good weights kept."""
+        if self.probe is None:
+            return ""
+        with self.average.applied():
+            record = self.probe.look(self.potential)
+        self.log.add({"kind": "forgetting", "step": self.state.step, "epoch": self.state.epoch, **record})
+        kept, said = self.probe.judge(self.average.average)
+        self.average.average = kept
+        if said:
+            self.best = kept
+            display.say(f"stopped: {said}; the last weights within the bound are kept")
+        return said
 
     def _named(self) -> dict[str, str]:
         """What a record says of the stage it belongs to, where there are several."""

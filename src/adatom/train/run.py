@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,16 +35,22 @@ from adatom.statistics import References
 from adatom.train.checkpoint import BEFORE, CHECKPOINT, disk, sweep
 from adatom.train.config import DataConfig, TrainConfig
 from adatom.train.evaluate import errors_table, predict
+from adatom.train.finetune import merged
+from adatom.train.forgetting import forgetting_table
+from adatom.train.generic import kept
 from adatom.train.interrupt import Stopped
-from adatom.train.knowledge import check_structures, closest_pairs, facts, references_of, scales_of
+from adatom.train.knowledge import check_structures, closest_pairs, facts, references_of, representative, scales_of
 from adatom.train.log import LOG
+from adatom.train.loggers import make_loggers, require_loggers
 from adatom.train.loop import Trainer
 from adatom.train.parallel import Team
 from adatom.train.progress import Progress
 from adatom.train.stages import stages_of
+from adatom.train.start import Start, tuned
 from adatom.train.state import State
 
 QUICK = 2_000  # structures of a store that are looked at before training
+MATMUL = {"float32": "highest", "tf32": "high", "bf16": "medium"}  # as PyTorch calls them
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "green"}  # of findings
 
 
@@ -57,6 +63,11 @@ class Sets:
     test: Sequence[Structure]
     found: dict[str, list[Found]]  # part -> its files
     findings: list[Finding]
+    sources: dict[str, np.ndarray] = field(default_factory=dict)  # part -> source of each of its structures
+
+    def source_of(self, part: str, first: int = 0) -> np.ndarray:
+        """Source of the labels of each structure of a part, counted from ``first``."""
+        return first + self.sources.get(part, np.zeros(len(self.parts()[part]), dtype=np.int64))
 
     def parts(self) -> dict[str, Sequence[Structure]]:
         """By name."""
@@ -75,7 +86,7 @@ def train(
     ------
     ConfigError
         The run folder exists already and ``resume`` was not asked for; the machine has no GPU, or fewer devices than
-        asked for; something waits for validations and there is no validation set.
+        asked for; something waits for validations and there is no validation set; the package of a logger is missing.
     CheckpointError
         ``resume`` with other data or settings than the run was begun with, or a disk that is full.
     DataError
@@ -87,30 +98,28 @@ def train(
         checkpoint that the run goes on from.
     """
     console = console or Console()
+    require_loggers(config.loggers)
     run = _check_folder(Path(folder) / config.name, resume)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
+    torch.set_float32_matmul_precision(MATMUL[config.matmul])
     team = Team.launch(config)
     console = console if team.first else Console(quiet=True)
-    sets = read_sets(config.data, needed(config), console)
+    sets = read_all(config.data, needed(config), console)
     _require_validation(config, sets)
-    cutoff = config.model.cutoff
-    train_set = Dataset(sets.train, cutoff)
-    valid_set = Dataset(sets.valid, cutoff) if sets.valid else None
-    references = references_of(sets.train, config.data)
-    resolved = config.model_copy(update={"model": config.model.completed(facts(train_set))})
-    potential = make_potential(resolved, train_set, references)
-    if potential.cutoff != cutoff:  # a network may look further than its configuration says
-        train_set = Dataset(sets.train, potential.cutoff)
-        valid_set = Dataset(sets.valid, potential.cutoff) if sets.valid else None
-    sets = _fitting(sets, potential, console)
-    potential.card |= {"data": _data_card(sets), "versions": _versions()}
     with disk(run):
         run.mkdir(parents=True, exist_ok=True)
+    start = _fresh(config, sets) if config.finetune is None else tuned(config, sets.train, run, team, resume)
+    resolved, potential, references = start.config, start.potential, start.references
+    sets = _fitting(sets, potential, start, console)
+    potential.card |= {"data": _data_card(sets), "versions": _versions()}
+    train_set = start.training_set()
+    valid_set = Dataset(sets.valid, potential.cutoff, sets.source_of("valid", start.source)) if sets.valid else None
     if team.first:
         sweep(run)
     trainer = Trainer(resolved, potential, train_set, valid_set, run, team, _identity(resolved, sets))
+    trainer.probe = start.probe
     if resume:
         remark = trainer.resume()
         if remark:
@@ -121,6 +130,7 @@ def train(
     if team.first:
         _write(run / "config.yaml", resolved.to_yaml())
         _write_json(run / "data.json", _data_record(sets, references, potential.card["data"]))
+        trainer.log.copies = make_loggers(config.loggers, run, resolved.model_dump(mode="json"), trainer.state.step)
     trainer.log.add(_start_record(config, potential, team))
     title = f"{config.name}: {type(potential.network).__name__}, {len(train_set)} structures"
     try:
@@ -132,12 +142,31 @@ def train(
             soft_wrap=True,
         )
         raise
+    finally:
+        trainer.log.close()
     if team.first:
-        metrics = _finish(trainer.potential, config, sets, run, trainer.state, team.device)
+        metrics = _finish(merged(trainer.potential), config, sets, run, trainer.state, team.device, start)
         console.print(errors_table(metrics))
+        for name, own in metrics.get("sources", {}).items():
+            console.print(errors_table(own, f"Errors of {name}"))
+        if "forgetting" in metrics:
+            console.print(forgetting_table(metrics["forgetting"]))
         console.print(f"model   {run / 'model.adatom'}\nreport  {write_report(run)}", soft_wrap=True)
     team.wait()
     return run
+
+
+def _fresh(config: TrainConfig, sets: Sets) -> Start:
+    """A new potential, made for the training set."""
+    sources = sets.source_of("train")
+    dataset = Dataset(sets.train, config.model.cutoff, sources)
+    references = {
+        name: references_of(dataset.chosen.select(np.flatnonzero(sources == k)), data)
+        for k, (name, data) in enumerate(config.data.by_source())
+    }
+    model = config.model.model_copy(update={"sources": len(references)}).completed(facts(dataset))
+    resolved = config.model_copy(update={"model": model})
+    return Start(resolved, make_potential(resolved, dataset, references), references, dataset)
 
 
 def _require_validation(config: TrainConfig, sets: Sets) -> None:
@@ -156,6 +185,21 @@ def _require_validation(config: TrainConfig, sets: Sets) -> None:
                 got="none",
                 remedy="give data.valid, or set data.split.valid above 0",
             )
+
+
+def read_all(config: DataConfig, needed: set[str], console: Console) -> Sets:
+    """The structures of all sources of labels, one source after the other."""
+    every = config.by_source()
+    if len(every) == 1:
+        return read_sets(every[0][1], needed, console)
+    read: list[Sets] = []
+    for name, own in every:
+        console.print(Text.assemble(("source ", "bold"), name))
+        read.append(read_sets(own, needed, console))
+    parts = {part: concatenated(*(sets.parts()[part] for sets in read)) for part in read[0].parts()}
+    sources = {part: np.repeat(np.arange(len(read)), [len(sets.parts()[part]) for sets in read]) for part in parts}
+    found = {part: [f for sets in read for f in sets.found.get(part, [])] for part in parts}
+    return Sets(**parts, found=found, findings=[f for sets in read for f in sets.findings], sources=sources)
 
 
 def read_sets(config: DataConfig, needed: set[str], console: Console) -> Sets:
@@ -195,7 +239,7 @@ def _show(findings: Sequence[Finding], console: Console) -> None:
             raise DataError(finding.message, where=finding.where, remedy=finding.remedy)
 
 
-def _fitting(sets: Sets, potential: Potential, console: Console) -> Sets:
+def _fitting(sets: Sets, potential: Potential, start: Start, console: Console) -> Sets:
     """The same sets, with what is to be said of them beside this network.
 
     UnknownElementError or ChargeError when a structure to validate or to test on is none that training prepares for.
@@ -204,7 +248,10 @@ def _fitting(sets: Sets, potential: Potential, console: Console) -> Sets:
     seen = {name for name, sees in (("charge", network.embeds_charge), ("spin", network.embeds_spin)) if sees}
     findings = unseen(sets.train, seen)
     _show(findings, console)
-    check_structures(potential, concatenated(sets.valid, sets.test))
+    for part in ("valid", "test"):
+        check_structures(potential, sets.parts()[part], sets.source_of(part, start.source))
+    for remark in start.remarks:
+        console.print(Text.assemble(("note", COLOURS["note"]), f": {remark}"))
     return replace(sets, findings=[*sets.findings, *findings])
 
 
@@ -213,20 +260,25 @@ def needed(config: TrainConfig) -> set[str]:
     return set().union(*(stage.loss.needed() for stage in stages_of(config)))
 
 
-def make_potential(config: TrainConfig, dataset: Dataset, references: References) -> Potential:
+def make_potential(config: TrainConfig, dataset: Dataset, references: dict[str, References]) -> Potential:
     """A fresh potential for the first stage of a run, whose scales come from the training set."""
-    sizes = scales_of(dataset, references)
+    first = Selection.of(dataset.structures).select(np.flatnonzero(dataset.sources == 0))
+    sizes = scales_of(first, next(iter(references.values())))
     scale = next((s for s in (sizes.forces, sizes.energy) if np.isfinite(s) and s > 0), 1.0)
     model = stages_of(config)[0].model
     network = MODELS[model.architecture](model)
     network.to(getattr(torch, config.precision))
     priors = tuple(PRIORS[p.name](p.model_dump()) for p in config.priors)
-    card = {"min_distance_A": closest_pairs(dataset)}
-    return Potential(network, references.energies, scale, priors, model.derivatives, card)
+    card = {
+        "min_distance_A": closest_pairs(dataset),
+        "samples": kept(representative(dataset.structures, 2000), config.samples),
+    }
+    energies = {name: own.energies for name, own in references.items()}
+    return Potential(network, energies.get("", energies), scale, priors, model.derivatives, card)  # type: ignore[arg-type]
 
 
 def _finish(
-    potential: Potential, config: TrainConfig, sets: Sets, run: Path, state: State, device: torch.device
+    potential: Potential, config: TrainConfig, sets: Sets, run: Path, state: State, device: torch.device, start: Start
 ) -> dict[str, Any]:
     """Errors of every set, predictions and the model file."""
     metrics: dict[str, Any] = {"train_seconds": state.seconds}
@@ -235,12 +287,19 @@ def _finish(
     for part, structures in sets.parts().items():
         if not structures:
             continue
-        predictions = predict(potential, Dataset(structures, potential.cutoff), config.batch, device)
-        metrics[part] = {k: None if np.isnan(v) else v for k, v in predictions.errors().items()}
+        dataset = Dataset(structures, potential.cutoff, sets.source_of(part, start.source))
+        predictions = predict(potential, dataset, config.batch, device)
+        metrics[part] = _plain(predictions.errors())
+        for k, name in enumerate(potential.sources if sets.sources else ()):
+            own = predictions.of(np.flatnonzero(dataset.sources == k)).errors()
+            metrics.setdefault("sources", {}).setdefault(name, {})[part] = _plain(own)
         if part != "train":
             path = run / ("predictions.npz" if part == "test" else "valid_predictions.npz")
             with disk(path):
                 predictions.save(path)
+    if start.probe is not None:
+        start.probe.look(potential)
+        metrics["forgetting"] = start.probe.record(state.ended)
     potential.card["errors"] = {part: metrics[part] for part in ("valid", "test") if part in metrics}
     potential.card["training"] = {
         "seconds": state.seconds,
@@ -253,6 +312,11 @@ def _finish(
     _write_json(run / "card.json", model_file.describe(potential))
     _write_json(run / "metrics.json", metrics)
     return metrics
+
+
+def _plain(errors: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN."""
+    return {name: None if np.isnan(value) else value for name, value in errors.items()}
 
 
 def resumable(run: Path) -> bool:
@@ -293,6 +357,9 @@ def _identity(config: TrainConfig, sets: Sets) -> dict[str, Any]:
     values = config.model_dump(mode="json")
     parts = sets.parts()
     settings = {name: value for name, value in values["data"].items() if name not in parts}  # first: the likelier cause
+    for own in settings["sources"].values():
+        for part in parts:
+            del own[part]
     return values | {"data": settings | {part: fingerprint(structures) for part, structures in parts.items()}}
 
 
@@ -304,7 +371,7 @@ def _data_card(sets: Sets) -> dict[str, Any]:
     }
 
 
-def _data_record(sets: Sets, references: References, card: dict[str, Any]) -> dict[str, Any]:
+def _data_record(sets: Sets, references: dict[str, References], card: dict[str, Any]) -> dict[str, Any]:
     """What ``data.json`` holds."""
     files = [
         {
@@ -323,10 +390,8 @@ def _data_record(sets: Sets, references: References, card: dict[str, Any]) -> di
         "splits": card["structures"],
         "elements": dict(elements),
         "config_types": {part: dict(chosen.config_type_counts()) for part, chosen in parts.items()},
-        "references": {
-            symbol(z): {"energy_eV": energy, "source": references.source[z]}
-            for z, energy in references.energies.items()
-        },
+        "references": {} if len(references) > 1 else _references_record(next(iter(references.values()))),
+        "references_by_source": {name: _references_record(own) for name, own in references.items() if name},
         "findings": [
             {"severity": f.severity, "kind": f.kind, "where": f.where, "message": f.message, "remedy": f.remedy}
             for f in [*sets.findings, *_remarks(sets, references)]
@@ -335,10 +400,16 @@ def _data_record(sets: Sets, references: References, card: dict[str, Any]) -> di
     }
 
 
-def _remarks(sets: Sets, references: References) -> list[Finding]:
+def _references_record(references: References) -> dict[str, Any]:
+    return {
+        symbol(z): {"energy_eV": energy, "source": references.source[z]} for z, energy in references.energies.items()
+    }
+
+
+def _remarks(sets: Sets, references: dict[str, References]) -> list[Finding]:
     """What reading and the fit of the references have to say, as findings."""
     remarks = [(f.file, remark) for found in sets.found.values() for f in found for remark in f.remarks]
-    remarks += [("references", remark) for remark in references.remarks]
+    remarks += [(f"references {name}".strip(), remark) for name, own in references.items() for remark in own.remarks]
     return [Finding("remark", "note", where, remark, "") for where, remark in remarks]
 
 

@@ -74,7 +74,7 @@ def swapped(potential: Potential, model: ModelConfig) -> Potential:
         )
     network.to(device=potential.references.device, dtype=potential.dtype)  # first: weights keep all their digits
     network.load_state_dict({name: trained[name] for name in network.state_dict()})
-    references = {z: float(potential.references[z]) for z in potential.elements}
+    references = potential.all_references()
     priors = tuple(potential.priors)
     other = Potential(network, references, float(potential.scale), priors, model.derivatives, potential.card)  # type: ignore[arg-type]
     return other.to(potential.references.device)

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from adatom.data.doctor.finding import Finding, about, count, file_of
+from adatom.data.doctor.finding import Finding, Severity, about, count, file_of
 from adatom.data.doctor.surroundings import half_pairs
 from adatom.data.read import Structure
 from adatom.elements import covalent_radius
@@ -38,11 +38,10 @@ def check_energies(structures: Sequence[Structure]) -> list[Finding]:
     message = f"{len(odd)} energies lie up to {np.abs(rest).max():.3g} eV/atom from the rest (usual: {spread:.2g})"
     remedy = "check for failed calculations, and for energies of another method among them"
     strained = sum(_extreme(structures[k]) for k in odd)
-    if strained >= 0.8 * len(odd):
+    severity: Severity = "note" if strained >= 0.8 * len(odd) else "warning"
+    if severity == "note":
         remedy = "squeezed, torn or dissociated structures, it seems: fine where they are wanted; let the loss be Huber"
-    return [
-        about("wild energies", "note" if strained >= 0.8 * len(odd) else "warning", structures, odd, message, remedy)
-    ]
+    return [about("wild energies", severity, structures, odd, message, remedy)]
 
 
 def _extreme(structure: Structure) -> bool:

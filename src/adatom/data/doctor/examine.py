@@ -277,6 +277,10 @@ def _figures(structures: Sequence[Structure], pairs: Pairs, references: Any) -> 
             "stress_work_eV": pairs.stress_work[::step].tolist(),
             "distance_A": pairs.distance[::step].tolist(),
             "atoms": pairs.atoms[::step].tolist(),
+            "names": [
+                f"{structures[int(a)].name} – {structures[int(b)].name}"
+                for a, b in zip(pairs.first[::step], pairs.second[::step], strict=True)
+            ],
         },
         "energy_eV_atom": energies,
         "largest_force_eV_A": largest,

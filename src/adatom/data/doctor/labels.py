@@ -14,7 +14,7 @@ from adatom.data.doctor.surroundings import polarity
 from adatom.data.read import LABELS, Structure
 
 COARSE: Final = 1e-4  # eV/atom, resolution of energies that begins to matter
-POLAR: Final = 0.3  # an atom with such surroundings has a force, whatever the symmetry
+POLAR: Final = 0.02  # an atom with such surroundings has a force, whatever the symmetry
 
 
 def has(structure: Structure, label: str) -> bool:

@@ -104,9 +104,7 @@ def _unclear(
         return []
     told = ", ".join(f"{r['kind']} ({100 * r['unexplained']:.0f} % remain)" for r in odd[:6])
     message = f"energy differences that neither forces nor stress explain, in these kinds of structures: {told}"
-    remedy = (
-        "are they converged to better than these differences (k-points, cutoff at changed cells)? else leave them out"
-    )
+    remedy = "are they converged to better than that (k-points, cutoff at changed cells)? else leave them out"
     return [Finding("energy of a kind", "warning", files_of(structures), message, remedy)]
 
 

@@ -153,9 +153,7 @@ def check_contacts(structures: Sequence[Structure]) -> list[Finding]:
             least = min(least, ratio)
     if not close:
         return []
-    message = (
-        f"{count(len(close), 'structure')} with atoms closer than half the sum of their radii (least: {least:.2f})"
-    )
+    message = f"{count(len(close), 'structure')} with atoms closer than half their covalent radii (least: {least:.2f})"
     remedy = "fine for dimer curves; otherwise failed calculations to remove"
     return [about("close contacts", "warning", structures, close, message, remedy)]
 
