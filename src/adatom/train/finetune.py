@@ -214,20 +214,16 @@ def _solved(
             )
         energies = {**old, **given}
         return References(energies, {z: "given" if z in given else "model" for z in energies})
-    use = [k for k, s in enumerate(dataset.structures) if np.isfinite(s.energy) and not s.isolated]
-    seen = {int(z) for k in use for z in dataset.structures[k].atoms.numbers}
-    use += [  # a free atom says nothing of bound ones, but it may be all there is
-        k
-        for k, s in enumerate(dataset.structures)
-        if s.isolated and np.isfinite(s.energy) and int(s.atoms.numbers[0]) not in seen
-    ]
-    predicted = energies_of(grown, dataset, use, source)
-    return shift_references(
-        old,
-        [dataset.structures[k].atoms.numbers for k in use],
-        [dataset.structures[k].energy - e for k, e in zip(use, predicted, strict=True)],
-        given,
-    )
+    structures = dataset.structures
+    bound = [k for k, s in enumerate(structures) if np.isfinite(s.energy) and not s.isolated]
+    seen = {int(z) for k in bound for z in structures[k].atoms.numbers}
+    # a free atom says nothing of bound ones, but it may be all there is
+    free = [k for k, s in enumerate(structures) if s.isolated and int(s.atoms.numbers[0]) not in seen]
+    use = [*bound, *(k for k in free if np.isfinite(structures[k].energy))]
+    residuals = np.full(len(structures), np.nan)
+    residuals[use] = [structures[k].energy for k in use]
+    residuals[use] -= energies_of(grown, dataset, use, source)
+    return shift_references(old, [s.atoms.numbers for s in structures], residuals, given)
 
 
 def _kept(config: FinetuneConfig, solved: References, dataset: Dataset) -> list[str]:
