@@ -99,6 +99,14 @@ def test_train_shows_what_it_found_and_how_well_it_did(adatom: Run, place: Path,
     assert (tmp_path / "runs" / "run" / "report.html").exists()
 
 
+def test_train_needs_nothing_but_structures(adatom: Run, place: Path, tmp_path: Path) -> None:
+    code, out, err = adatom("train", place / "train.xyz", "--set", "limits.steps=2")
+    assert (code, err) == (0, "")
+    assert "mlanet S, 2 steps of batches of" in out
+    assert (tmp_path / "runs" / "train" / "model.adatom").exists()
+    wrong(adatom("train", place / "config.yaml", place / "train.xyz"), "ConfigError", "a configuration stands alone")
+
+
 def test_train_resumes(adatom: Run, place: Path, tmp_path: Path) -> None:
     assert adatom("train", place / "config.yaml", "--set", "limits.steps=2")[0] == 0
     code, _, err = adatom("train", place / "config.yaml", "--set", "limits.steps=2")

@@ -51,6 +51,14 @@ class LeakError(DataError):
     """A test structure stands in the training set."""
 
 
+class StoreError(DataError):
+    """A store of packed structures is unfinished, altered, truncated, or of another format version."""
+
+
+class WorkerError(AdatomError):
+    """A process that prepares batches died."""
+
+
 class GeometryError(AdatomError):
     """Positions or cell that no neighbour list can be made of: NaN, a zero-volume periodic cell, atoms on one spot."""
 

@@ -57,7 +57,7 @@ def errors(findings: list[Finding]) -> list[Finding]:
 
 def test_the_silicon_set_is_clean(silicon: list[Structure]) -> None:
     findings = consistency(silicon)
-    assert [f.severity for f in findings] == ["note", "note"]
+    assert {f.severity for f in findings} == {"note"}
     assert "energies and forces agree: dE = (1.0" in findings[0].message
     assert "energies and stress agree: dE = (1.000" in findings[1].message
 
@@ -73,8 +73,7 @@ def test_the_slopes_of_the_silicon_set_are_one(silicon: list[Structure]) -> None
 def test_rattled_molecules_agree() -> None:
     findings = consistency(molecules())
     assert not errors(findings)
-    assert findings[-1].kind == "energy and forces"
-    assert "agree" in findings[-1].message
+    assert [f.message[:23] for f in findings if f.kind == "energy and forces"] == ["energies and forces agr"]
 
 
 Corrupt = Callable[[Structure], Structure]
@@ -158,9 +157,9 @@ def test_a_set_without_any_force_is_judged_by_its_stress(silicon: list[Structure
 
 
 def test_two_structures_are_too_few_to_judge() -> None:
-    findings = consistency(molecules(2))
-    assert [(f.severity, f.kind) for f in findings] == [("note", "energy and forces")]
-    assert "could not be compared" in findings[0].message
+    findings = {f.kind: f for f in consistency(molecules(2))}
+    assert findings["energy and forces"].severity == "note"
+    assert "could not be compared" in findings["energy and forces"].message
 
 
 def test_energies_that_jump_are_a_warning() -> None:
@@ -273,4 +272,4 @@ def test_slabs_take_part() -> None:
 
 def test_free_atoms_are_passed_over() -> None:
     atom = Structure(ase.Atoms("Si"), -0.8, np.zeros((1, 3)), np.full((3, 3), np.nan), "a:0")
-    assert [f.severity for f in consistency([atom])] == ["note"]
+    assert consistency([atom]) == []

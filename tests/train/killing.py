@@ -5,7 +5,8 @@
 It forks: the package is imported once, and each run is a child that SIGKILL ends without a word. Every trial draws a
 kind of run, kills it between one and four times at random moments (while it reads, trains, validates, writes a
 checkpoint), lets it go on with ``resume`` until it ends, and compares its weights and its log with those of the run
-that nobody disturbed: to the last bit. Two processes are started as torchrun starts them, and killed together or one alone.
+that nobody disturbed: to the last bit. Two processes are started as torchrun starts them, and killed together or one
+alone.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +88,14 @@ def disturbed(values: dict[str, Any], folder: Path, length: float, draw: random.
     return hit
 
 
-def session(values: dict[str, Any], folder: Path, after: float | None, draw: random.Random) -> bool:
-    """Run, or go on, in child processes; whether they were killed ``after`` some seconds."""
+def session(
+    values: dict[str, Any],
+    folder: Path,
+    after: float | None,
+    draw: random.Random,
+    until: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Run, or go on, in child processes; whether they were killed, ``after`` some seconds or when ``until`` says so."""
     if (folder / "run" / "model.adatom").exists() and (folder / "run" / "report.html").exists():
         return False
     count = values.get("devices", 1)
@@ -95,7 +103,7 @@ def session(values: dict[str, Any], folder: Path, after: float | None, draw: ran
     children = [child(values, folder, rank, count, port) for rank in range(count)]
     end = time.monotonic() + (PATIENCE if after is None else after)
     running = set(children)
-    while running and time.monotonic() < end:
+    while running and time.monotonic() < end and not until():
         for pid in list(running):
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
@@ -105,7 +113,7 @@ def session(values: dict[str, Any], folder: Path, after: float | None, draw: ran
         time.sleep(0.002)
     if not running:
         return False
-    if after is None:
+    if after is None and not until():
         sys.exit(f"{folder}: no end after {PATIENCE} s")
     victims = list(running)
     if count == 2 and draw.random() < 0.5:  # one alone: the other must notice, not wait for ever

@@ -14,8 +14,10 @@ import yaml
 from safetensors.torch import load_file
 
 from adatom import model_file
+from adatom.errors import ConfigError
 from adatom.train import checkpoint
-from adatom.train.interrupt import Stopped, StopRequests, stop_requests
+from adatom.train.config import TrainConfig
+from adatom.train.interrupt import REQUEUE, Stopped, StopRequests, duration, stop_requests
 from adatom.train.loop import Trainer
 from test_cli import call
 from train.runs import configuration, log, run, slices
@@ -28,13 +30,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return slices(tmp_path_factory.mktemp("data"), 12, 2)
 
 
-def press(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    """Ctrl-C in the middle of a step."""
+def press(monkeypatch: pytest.MonkeyPatch, at: int, number: signal.Signals = signal.SIGINT) -> None:
+    """Ctrl-C, or another signal, in the middle of a step."""
     update = Trainer._update
 
     def pressed(self: Trainer, *arguments: Any) -> None:
         if self.state.step == at:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         update(self, *arguments)
 
     monkeypatch.setattr(Trainer, "_update", pressed)
@@ -72,6 +74,60 @@ def test_the_command_says_how_to_go_on(
     monkeypatch.chdir(tmp_path)
     assert call("train", "config.yaml", "--resume") == 0
     assert Path("runs/run/model.adatom").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_batch_system_that_ends_a_job_is_told_to_start_it_again(
+    number: signal.Signals,
+    data: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(yaml.safe_dump(configuration(data, **TWO)))
+    assert call("train", "config.yaml", "--folder", "alone") == 0
+    press(monkeypatch, 3, number)
+    assert call("train", "config.yaml", "--resume-or-start") == REQUEUE == 99
+    assert f"{number.name}: stopped at step 4" in capsys.readouterr().out
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert call("train", "config.yaml", "--resume-or-start") == 0
+    theirs = load_file("alone/run/model.adatom")
+    assert all(torch.equal(t, theirs[name]) for name, t in load_file("runs/run/model.adatom").items())
+
+
+def test_a_limit_of_time_saves_and_says_to_start_again(
+    data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(yaml.safe_dump(configuration(data, limits={"steps": 1000000})))
+    for session in range(2):
+        assert call("train", "config.yaml", "--resume-or-start", "--max-time", "1s") == REQUEUE
+        assert "max_time: stopped at step" in capsys.readouterr().out
+        assert len(log(Path("runs/run"), "start")) == session + 1
+    steps = [record["step"] for record in log(Path("runs/run"), "step")]
+    assert steps == sorted(set(steps)), "the second session went on where the first one ended"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90m", 5400), ("1.5h", 5400), ("2d", 172800), ("45s", 45), ("10", 600), ("3:50:00", 13800), ("5:30", 330),
+     ("1-12:00:00", 129600), ("1-12:00", 129600)],
+)  # fmt: skip
+def test_times_are_written_as_people_and_batch_systems_do(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "3 hours", "-5m", "0", "1:2:3:4", "12:5"])
+def test_what_is_no_time_is_refused(text: str, data: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="max_time"):
+        TrainConfig.parse(configuration(data, max_time=text))
+
+
+def test_a_time_that_yaml_reads_to_the_base_of_sixty_is_meant_as_written(data: dict[str, Any]) -> None:
+    values = configuration(data) | yaml.safe_load("max_time: 23:50:00")
+    assert TrainConfig.parse(values).seconds_at_most == 23 * 3600 + 50 * 60
 
 
 def test_a_second_one_does_not_wait() -> None:

@@ -117,7 +117,7 @@ def test_the_average_stands_in_for_the_weights_and_gives_them_back_even_after_an
 
 def test_the_optimiser_holds_every_parameter() -> None:
     network = nn.Linear(3, 2)
-    optimizer = make_optimizer(OptimizerConfig(lr=0.3, weight_decay=0.1), network.parameters())
+    optimizer = make_optimizer(OptimizerConfig(name="adamw", lr=0.3, weight_decay=0.1), network)
     assert isinstance(optimizer, torch.optim.AdamW)
     assert [p for group in optimizer.param_groups for p in group["params"]] == list(network.parameters())
     assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]) == (0.3, 0.1)

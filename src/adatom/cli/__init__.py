@@ -5,12 +5,12 @@ from __future__ import annotations
 from rich.console import Console
 from rich.markup import escape
 
-from adatom.cli import finetuning, models, running, training
+from adatom.cli import data, finetuning, models, packing, running, training
 from adatom.cli.app import app
 from adatom.cli.running import MDProgress
 from adatom.errors import AdatomError
 
-__all__ = ["MDProgress", "app", "finetuning", "main", "models", "running", "training"]
+__all__ = ["MDProgress", "app", "data", "finetuning", "main", "models", "packing", "running", "training"]
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adatom.cli.app import Device, ModelFile, Overwrite, Source, app, console, override, ready
-from adatom.errors import LabelError
+from adatom.errors import ConfigError, LabelError
 
 if TYPE_CHECKING:
     from adatom.data.read import Structure
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file, see configs/")],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="CONFIG | FILES", help="a YAML file, see configs/, or labelled structures and no more"),
+    ],
     folder: Annotated[Path, typer.Option(help="where run folders are made")] = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint of this run")] = False,
     requeue: Annotated[
@@ -39,19 +42,28 @@ def train(
         list[str] | None, typer.Option("--set", help="override one entry: --set limits.minutes=5 (repeatable)")
     ] = None,
 ) -> None:
-    """Train a potential."""
+    """Train a potential, as a configuration says, or on files with settings that follow from what they hold."""
     from adatom.config import read_yaml
-    from adatom.train.config import TrainConfig
+    from adatom.train.defaults import recipe, resolved, told
     from adatom.train.interrupt import Stopped
     from adatom.train.run import resumable
     from adatom.train.run import train as run_training
 
-    values = read_yaml(config)
+    plain = all(source.suffix not in (".yaml", ".yml") for source in sources)
+    if not plain and len(sources) > 1:
+        raise ConfigError(
+            "a configuration stands alone: it names its files itself",
+            got=" ".join(map(str, sources)),
+            remedy="name the files in data.train, or leave the configuration out",
+        )
+    values = {} if plain else read_yaml(sources[0])
     given = {"max_time": max_time, "devices": devices, "nodes": nodes, "detect": detect or None}
     values |= {name: value for name, value in given.items() if value is not None}
     for entry in change or ():
         override(values, entry)
-    parsed = TrainConfig.parse(values, where=str(config))
+    parsed = recipe(sources, **values) if plain else resolved(values, where=str(sources[0]))
+    if plain:
+        console.print(told(parsed))
     try:
         run_training(parsed, folder, resume or (requeue and resumable(folder / parsed.name)), console)
     except Stopped as stop:

@@ -1,38 +1,42 @@
-"""Structures as graphs in memory, and batches of them filled to a budget of atoms and edges."""
+"""Structures as batches: taken from arrays, with their neighbours, kept in memory where they are few."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Final
 
 import numpy as np
-import torch
-from pydantic import Field
 
-from adatom.config import Config
-from adatom.data.read import Structure
+from adatom.data.arrays import Taken
+from adatom.data.assemble import Edges, assemble, find_edges
+from adatom.data.batches import Budget, Plan, batches
+from adatom.data.selection import Selection
+from adatom.data.store import Store
+from adatom.data.structure import Structure
 from adatom.errors import DataError
-from adatom.graph import Graph, Results, collate
-from adatom.neighbors import graph_from_atoms
+from adatom.graph import Graph, Results
+from adatom.neighbors import check_cell
 
-OPEN_BATCHES = 16  # batches filled side by side: enough to fill well, few enough to keep the shuffle
+__all__ = ["Budget", "Dataset", "Plan", "batches"]
 
-
-class Budget(Config):
-    """What a batch may hold: structures are added until the next one would not fit."""
-
-    atoms: int = Field(default=32, ge=1)
-    edges: int | None = Field(default=None, ge=1)
+KEPT_BYTES: Final = 2**30  # memory that neighbour lists may take before they are made anew each time
+CHUNK: Final = 256  # structures whose edges are counted at once
 
 
 class Dataset:
-    """Structures of one set as graphs with their labels: float64 geometry, all edges within ``cutoff`` (Å).
+    """Structures of one set, their graphs and labels: float64 geometry, all edges within ``cutoff`` (Å).
+
+    Nothing is made before it is asked for, and nothing here looks at every structure as an object.
 
     Parameters
     ----------
     structures
-        At least one.
+        At least one; of a store, or in memory.
     cutoff
-        Reach of the edges, Å.
+        Reach of the edges, Å; 0 for none.
     source
         Origin of the labels, written into the graphs; one for all, or one of each structure.
 
@@ -42,91 +46,160 @@ class Dataset:
         There are no structures.
     """
 
-    def __init__(self, structures: Sequence[Structure], cutoff: float, source: int | Sequence[int] = 0) -> None:
-        if not structures:
+    def __init__(
+        self, structures: Sequence[Structure], cutoff: float, source: int | Sequence[int] | np.ndarray = 0
+    ) -> None:
+        if not len(structures):
             raise DataError(
                 "the data set is empty", wanted="at least one structure", remedy="check the data files and the split"
             )
-        self.structures = list(structures)
+        self.chosen = Selection.of(structures)
+        self.structures: Sequence[Structure] = structures
         self.cutoff = cutoff
-        self.sources = np.broadcast_to(np.asarray(source, dtype=np.int64), (len(self.structures),))
-        self.graphs = [_graph(s, cutoff, int(k)) for s, k in zip(self.structures, self.sources, strict=True)]
-        self.labels = [_results(s) for s in self.structures]
-        self.names = [s.name for s in self.structures]
-        self.config_types = [s.config_type for s in self.structures]
-        self.atoms = np.array([g.numbers.shape[0] for g in self.graphs])  # (structures,)
-        self.edges = np.array([g.edges.shape[1] for g in self.graphs])  # (structures,)
+        self.sources = np.broadcast_to(np.asarray(source, dtype=np.int64), (len(structures),))
+        self.atoms = self.chosen.atoms  # (structures,)
+        self.names = self.chosen.names
+        self.config_types = self.chosen.config_types
+        self._kept: dict[int, tuple[np.ndarray, ...]] = {}
+        self._room = KEPT_BYTES
 
     def __len__(self) -> int:
-        return len(self.structures)
+        return len(self.chosen)
 
     @property
     def elements(self) -> list[int]:
         """Atomic numbers that occur, in order."""
-        return sorted({int(z) for s in self.structures for z in s.atoms.numbers})
+        return list(self.chosen.elements)
 
-    def batch(self, indices: Sequence[int]) -> tuple[Graph, Results]:
-        """The structures named, in the order named, as one graph with its labels."""
-        if not indices:
+    @cached_property
+    def edges(self) -> np.ndarray:
+        """Edges of each structure, (structures,); a store remembers them for the next time."""
+        whole = _whole_store(self.chosen)
+        if whole is None:
+            return self._count()
+        known = _Counted(whole, self.cutoff)
+        counts = known.read()
+        if counts is None:
+            counts = Dataset(whole, self.cutoff)._count()
+            known.write(counts)
+        return counts[self.chosen.which]
+
+    def graph(self, k: int) -> Graph:
+        """Graph of one structure."""
+        return self.batch([k])[0]
+
+    def label(self, k: int) -> Results:
+        """Labels of one structure."""
+        return self.batch([k])[1]
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> tuple[Graph, Results]:
+        """The structures named, in the order named, as one graph with its labels.
+
+        Raises
+        ------
+        DataError
+            No index at all; a store that was altered.
+        GeometryError
+            Positions that are not finite, a periodic cell without volume; names the structure.
+        """
+        if not len(indices):
             raise DataError("a batch is empty", wanted="at least one index")
-        labels = [self.labels[k] for k in indices]
-        return (
-            collate([self.graphs[k] for k in indices]),
-            Results(
-                torch.cat([r.energy for r in labels]),
-                torch.cat([r.forces for r in labels]),
-                torch.cat([r.stress for r in labels]),
-            ),
+        index = np.asarray(indices, dtype=np.int64)
+        taken = self.chosen.take(index)
+        return assemble(taken, self._edges(index, taken), self.sources[index])
+
+    def sample(self, most: int) -> Dataset:
+        """At most ``most`` of the structures, drawn the same way each time; itself when there are no more."""
+        if len(self) <= most:
+            return self
+        drawn = np.sort(np.random.default_rng(0).choice(len(self), most, replace=False))
+        return Dataset(self.chosen.select(drawn), self.cutoff, self.sources[drawn])
+
+    def _count(self) -> np.ndarray:
+        parts = []
+        for start in range(0, len(self), CHUNK):
+            index = np.arange(start, min(start + CHUNK, len(self)))
+            parts.append(self._edges(index, self.chosen.take(index)).counts)
+        return np.concatenate(parts)
+
+    def _edges(self, index: np.ndarray, taken: Taken) -> Edges:
+        """Edges of a batch, from memory where they are kept."""
+        if self.cutoff <= 0:
+            return find_edges(taken, 0.0)
+        kept = [self._kept.get(int(k)) for k in index]
+        if any(k is None for k in kept):
+            self._check(index, taken)
+            edges = find_edges(taken, self.cutoff)
+            self._keep(index, taken, edges)
+            return edges
+        whole = [k for k in kept if k is not None]
+        counts = np.array([k[0].shape[1] for k in whole])
+        atom, edge = (np.repeat(c.cumsum() - c, counts) for c in (taken.counts, counts))
+        return Edges(
+            np.concatenate([k[0] for k in whole], axis=1) + atom,
+            np.concatenate([k[1] for k in whole]).astype(np.float64),
+            np.concatenate([k[2] for k in whole]) + edge,
+            counts,
         )
 
+    def _keep(self, index: np.ndarray, taken: Taken, edges: Edges) -> None:
+        """Remember the edges of each structure as long as there is room, in as few bytes as they need."""
+        if self._room <= 0 or (edges.reverse == len(edges.reverse)).any() or np.abs(edges.shifts).max(initial=0) > 127:
+            return
+        atoms, stops = taken.counts.cumsum() - taken.counts, edges.counts.cumsum()
+        for k, atom, start, stop in zip(index, atoms, stops - edges.counts, stops, strict=True):
+            one = (
+                (edges.ends[:, start:stop] - atom).astype(np.int32),
+                edges.shifts[start:stop].astype(np.int8),
+                (edges.reverse[start:stop] - start).astype(np.int32),
+            )
+            self._kept[int(k)] = one
+            self._room -= sum(a.nbytes for a in one) + 500
 
-def _graph(structure: Structure, cutoff: float, source: int) -> Graph:
-    graph = graph_from_atoms(structure.atoms, cutoff)
-    return graph.replace(source=torch.full_like(graph.source, source))
-
-
-def _results(structure: Structure) -> Results:
-    return Results(
-        torch.tensor([structure.energy], dtype=torch.float64),
-        torch.from_numpy(np.ascontiguousarray(structure.forces, dtype=np.float64)),
-        torch.from_numpy(np.ascontiguousarray(structure.stress, dtype=np.float64)).reshape(1, 3, 3),
-    )
-
-
-def batches(dataset: Dataset, budget: Budget, seed: int = 0, epoch: int = 0, shuffle: bool = True) -> list[list[int]]:
-    """Indices of the structures of each batch of an epoch: every structure once, the same for the same (seed, epoch).
-
-    Shuffled: structures are drawn at random and put into the fullest of some open batches that still takes them. In
-    order: a batch is closed when the next structure would not fit. A structure beyond the budget makes a batch of
-    its own.
-    """
-    sizes, limit = dataset.atoms[:, None], np.array([budget.atoms])
-    if budget.edges is not None:
-        sizes, limit = np.stack([dataset.atoms, dataset.edges], axis=1), np.array([budget.atoms, budget.edges])
-    if not shuffle:
-        return _pack(range(len(dataset)), sizes, limit, 1)
-    random = np.random.default_rng([seed, epoch])
-    filled = _pack(random.permutation(len(dataset)).tolist(), sizes, limit, OPEN_BATCHES)
-    return [filled[k] for k in random.permutation(len(filled))]
+    def _check(self, index: np.ndarray, taken: Taken) -> None:
+        """GeometryError for what no neighbour list can be made of; names the structure."""
+        periodic = np.where(taken.pbc[:, :, None], taken.cell, 0.0)
+        gram = periodic @ periodic.transpose(0, 2, 1) + np.eye(3) * ~taken.pbc[:, :, None]
+        flat = ~(np.linalg.det(gram) >= 1e-6 ** taken.pbc.sum(axis=1))
+        if not flat.any() and np.isfinite(taken.positions).all() and np.isfinite(taken.cell).all():
+            return
+        for k in index:
+            check_cell(self.structures[int(k)].atoms, self.names[int(k)])
 
 
-def _pack(order: Sequence[int], sizes: np.ndarray, limit: np.ndarray, most: int) -> list[list[int]]:
-    """Best fit with at most ``most`` open batches; the fullest is closed to open a new one."""
-    closed: list[list[int]] = []
-    members: list[list[int]] = []
-    room = np.zeros((0, limit.shape[0]))
-    for k in order:
-        left = room - sizes[k]  # (open, limits)
-        fits = (left >= 0).all(axis=1)
-        if fits.any():
-            best = int(np.where(fits, (left / limit).min(axis=1), np.inf).argmin())
-            members[best].append(k)
-            room[best] = left[best]
-            continue
-        if len(members) == most:
-            fullest = int((room / limit).min(axis=1).argmin())
-            closed.append(members.pop(fullest))
-            room = np.delete(room, fullest, axis=0)
-        members.append([k])
-        room = np.concatenate([room, [limit - sizes[k]]])
-    return closed + members
+def _whole_store(chosen: Selection) -> Store | None:
+    """The store that most of these structures are of, if they are of one: its edges are worth counting for good."""
+    store = chosen.parts[0]
+    if len(chosen.parts) == 1 and isinstance(store, Store) and 2 * len(chosen) >= len(store):
+        return store
+    return None
+
+
+class _Counted:
+    """Edge counts of a store within one cutoff, in a file beside its arrays: counts, then their SHA-256."""
+
+    def __init__(self, store: Store, cutoff: float) -> None:
+        self.path: Path = store.folder / f"edges-{cutoff:.6f}.i4"
+        self.salt, self.length = store.fingerprint.encode(), len(store)
+
+    def read(self) -> np.ndarray | None:
+        """The counts; None where there are none, or of other data."""
+        try:
+            data = self.path.read_bytes()
+        except OSError:
+            return None
+        good = len(data) == 4 * self.length + 32 and self._digest(data[:-32]) == data[-32:]
+        return np.frombuffer(data[:-32], "<i4").astype(np.int64) if good else None
+
+    def write(self, counts: np.ndarray) -> None:
+        """Keep the counts, where the folder can be written to."""
+        data = counts.astype("<i4").tobytes()
+        part = self.path.with_suffix(f".{hashlib.sha256(data).hexdigest()[:8]}.part")
+        try:
+            part.write_bytes(data + self._digest(data))
+            part.replace(self.path)
+        except OSError:
+            return
+
+    def _digest(self, data: bytes) -> bytes:
+        return hashlib.sha256(self.salt + data).digest()

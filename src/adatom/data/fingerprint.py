@@ -80,7 +80,8 @@ def copies(left: Sequence[Structure], right: Sequence[Structure]) -> list[tuple[
     pairs: list[tuple[int, int]] = []
     for ours, theirs in groups.values():
         if ours and theirs:
-            pairs += _matches([left[i] for i in ours], [right[j] for j in theirs], ours, theirs)
+            own = [left[i] for i in ours]
+            pairs += _matches(own, own if left is right else [right[j] for j in theirs], ours, theirs)
     return sorted(pairs)
 
 
@@ -99,7 +100,7 @@ def _matches(
     left: Sequence[Structure], right: Sequence[Structure], ours: list[int], theirs: list[int]
 ) -> list[tuple[int, int]]:
     a, allowed = (np.stack(x) for x in zip(*(invariants(s.atoms) for s in left), strict=True))
-    b = np.stack([invariants(s.atoms)[0] for s in right])
+    b = a if right is left else np.stack([invariants(s.atoms)[0] for s in right])
     # one random direction sorts both sides; only structures close along it are compared in full
     direction = np.random.default_rng(0).normal(size=a.shape[1])
     line, window = b @ direction, np.abs(direction) @ allowed.T

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import copy
 import gzip
+import itertools
 import lzma
 import re
 import zlib
@@ -14,13 +15,13 @@ from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
 import ase
-import ase.db.core
 import ase.io
 import numpy as np
 from ase.io.extxyz import key_val_str_to_dict, read_xyz
 
 from adatom.config import nearest
-from adatom.errors import DataError
+from adatom.data.databases import database_rows, lmdb_rows
+from adatom.errors import AdatomError, DataError
 
 OPENERS: Final[dict[str, Callable[..., IO[str]]]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 BROKEN: Final = (EOFError, OSError, lzma.LZMAError, zlib.error, UnicodeDecodeError)
@@ -36,12 +37,17 @@ class Frame(NamedTuple):
 
 
 def read_frames(path: Path) -> list[Frame]:
-    """All records of a file in order.
+    """All records of a file in order: see `stream_frames`."""
+    return list(stream_frames(path))
+
+
+def stream_frames(path: Path, start: int = 0) -> Iterator[Frame]:
+    """The records of a file in order, one at a time, from the ``start``-th on.
 
     Extended XYZ (``.xyz``, ``.extxyz``, also ``.gz``, ``.xz``, ``.bz2``) is cut into frames here, so that an early end
     or a bad row is an error that names frame and line, and blank lines between frames are passed over: ASE's own reader
-    drops what follows a blank line without a word. ASE databases are read with their key-value pairs and data.
-    Everything else goes through ``ase.io.read``.
+    drops what follows a blank line without a word. ASE databases (``.db``) and LMDB (``.aselmdb``, ``.lmdb``) are read
+    with their key-value pairs and data. Everything else goes through ``ase.io``.
 
     Raises
     ------
@@ -50,24 +56,27 @@ def read_frames(path: Path) -> list[Frame]:
     """
     if not path.is_file():
         near = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else None
+        folder = "this is a folder, and it holds no store" if path.is_dir() else None
         raise DataError(
-            "no such data file",
+            folder or "no such data file",
             where=str(path),
-            remedy=f"did you mean '{near}'?" if near else "check the path",
+            remedy="name its files, or pack them:  adatom data pack FILES -o STORE"
+            if folder
+            else f"did you mean '{near}'?"
+            if near
+            else "check the path",
         )
     names = path.suffixes[-2:]
     kind = names[0] if len(names) == 2 and names[1] in OPENERS else path.suffix
     if kind in (".xyz", ".extxyz"):
-        frames = list(_xyz_frames(_text(path), path))
-    elif kind == ".db":
-        frames = _guarded(path, _database)
+        frames = _xyz_frames(path, start)
+    elif kind in (".db", ".aselmdb", ".lmdb"):
+        rows = database_rows if kind == ".db" else lmdb_rows
+        frames = _guarded(path, (_frame(row.toatoms(add_additional_information=True)) for row in rows(path, start)))
     else:
-        frames = _guarded(path, lambda p: [_frame(a) for a in ase.io.read(str(p), index=":")])
-    if not frames:
-        raise DataError(
-            "this file holds no structure", where=str(path), wanted="at least one frame", remedy="check the file"
-        )
-    for k, frame in enumerate(frames):
+        frames = _guarded(path, (_frame(atoms) for atoms in ase.io.iread(str(path), index=f"{start}:")))
+    k = start
+    for frame in frames:
         if len(frame.atoms) == 0 or (frame.atoms.numbers < 1).any():
             raise DataError(
                 "a structure without atoms, or with atoms of no element",
@@ -76,17 +85,20 @@ def read_frames(path: Path) -> list[Frame]:
                 got=str(frame.atoms.symbols) or "no atoms",
                 remedy="remove or repair this frame",
             )
-    return frames
+        yield frame
+        k += 1
+    if k == 0:
+        raise DataError(
+            "this file holds no structure", where=str(path), wanted="at least one frame", remedy="check the file"
+        )
 
 
-def _text(path: Path) -> str:
-    """Whole text of a file, decompressed by its suffix."""
+def _lines(path: Path) -> Iterator[str]:
+    """Lines of a text file with their ends, decompressed by its suffix."""
     opener = OPENERS.get(path.suffix)
     try:
-        if opener is None:
-            return path.read_text(encoding="utf-8")
-        with opener(path, "rt", encoding="utf-8") as stream:
-            return str(stream.read())
+        with path.open(encoding="utf-8") if opener is None else opener(path, "rt", encoding="utf-8") as stream:
+            yield from stream
     except BROKEN as error:
         raise DataError(
             "this file cannot be read to its end",
@@ -97,16 +109,16 @@ def _text(path: Path) -> str:
         ) from error
 
 
-def _xyz_frames(text: str, path: Path) -> Iterator[Frame]:
-    """Cut extended XYZ into frames and parse each of them."""
-    lines = text.splitlines()
+def _xyz_frames(path: Path, start: int) -> Iterator[Frame]:
+    """Cut extended XYZ into frames and parse each of them; those before ``start`` are passed over unread."""
+    lines = _lines(path)
     at, frame = 0, 0
-    while at < len(lines):
-        if not lines[at].strip():
-            at += 1
+    for first in lines:
+        at += 1
+        if not first.strip():
             continue
-        where = f"{path}, frame {frame}, line {at + 1}"
-        count = lines[at].strip()
+        where = f"{path}, frame {frame}, line {at}"
+        count = first.strip()
         if not count.isdigit():
             raise DataError(
                 "a frame does not begin with its number of atoms",
@@ -115,18 +127,22 @@ def _xyz_frames(text: str, path: Path) -> Iterator[Frame]:
                 got=repr(count[:60]),
                 remedy="the frame before has more or fewer rows than it says: repair the file",
             )
-        end = at + 2 + int(count)
-        rows = lines[at:end]
-        if end > len(lines) or (end == len(lines) and not text.endswith("\n") and _cut_short(rows[2:])):
+        rows = [first, *itertools.islice(lines, int(count) + 1)]
+        at += len(rows) - 1
+        whole = len(rows) == int(count) + 2
+        if not whole or (not rows[-1].endswith("\n") and _cut_short(rows[2:])):
             raise DataError(
                 "the file ends in the middle of a frame",
                 where=where,
                 wanted=f"{count} rows of atoms, the last one as long as the others",
-                got=f"{max(len(rows) - 2, 0)} rows, the last {rows[-1][:80]!r}",
+                got=f"{max(len(rows) - 2, 0)} rows, the last {rows[-1].rstrip()[:80]!r}",
                 remedy="the file is truncated: copy it again or cut its last frame (a whole file ends with a newline)",
             )
+        frame += 1
+        if frame <= start:
+            continue
         try:
-            atoms = next(read_xyz(StringIO("\n".join(rows) + "\n"), 0, _comment))
+            atoms = next(read_xyz(StringIO("".join(rows).rstrip("\n") + "\n"), 0, _comment))
         except Exception as error:  # ASE raises whatever its converters raise; it becomes one typed error
             raise DataError(
                 "this frame is not extended XYZ",
@@ -135,7 +151,6 @@ def _xyz_frames(text: str, path: Path) -> Iterator[Frame]:
                 remedy="compare the Properties of the comment line with the columns of the rows",
             ) from error
         yield _frame(atoms)
-        at, frame = end, frame + 1
 
 
 def _comment(line: str) -> dict[str, Any]:
@@ -159,15 +174,12 @@ def _cut_short(rows: list[str]) -> bool:
     return len(fields[-1]) < len(fields[-2]) or decimals[-1] < min(decimals[:-1])
 
 
-def _database(path: Path) -> list[Frame]:
-    with ase.db.core.connect(str(path), type="db", serial=True) as database:  # type: ignore[no-untyped-call]
-        return [_frame(row.toatoms(add_additional_information=True)) for row in database.select()]
-
-
-def _guarded(path: Path, read: Callable[[Path], list[Frame]]) -> list[Frame]:
-    """Run a reader of ASE and turn whatever it raises into one typed error."""
+def _guarded(path: Path, frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Turn whatever a reader of ASE raises into one typed error."""
     try:
-        frames = read(path)
+        yield from frames
+    except AdatomError:
+        raise
     except Exception as error:  # any of ASE's hundred formats, each with its own exceptions
         raise DataError(
             "ASE cannot read this file",
@@ -175,7 +187,6 @@ def _guarded(path: Path, read: Callable[[Path], list[Frame]]) -> list[Frame]:
             got=f"{type(error).__name__}: {error}",
             remedy="the file is truncated or damaged, or of a format that ASE does not know; extended XYZ always works",
         ) from error
-    return frames
 
 
 def _frame(atoms: ase.Atoms) -> Frame:

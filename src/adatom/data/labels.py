@@ -16,7 +16,8 @@ leave out names that speak of something else: formation, interaction, kinetic, p
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -196,3 +197,10 @@ def unknown_key(asked: str, label: str, known: list[str], where: str) -> LabelEr
         got=f"fields {', '.join(known)}" if known else "frames without any field",
         remedy=f"did you mean '{near}'?" if near else "name one of the fields above, or drop the key to search by name",
     )
+
+
+def check_asked(keys: Keys, fields: Collection[str], files: Sequence[Path]) -> None:
+    """A key that the user named and that no frame of any file has is a mistake, not a missing label."""
+    for label, asked in keys.model_dump().items():
+        if asked is not None and asked not in fields:
+            raise unknown_key(asked, label, sorted(fields), ", ".join(map(str, files)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
@@ -35,6 +36,8 @@ class Pairs(NamedTuple):
     distance: np.ndarray  # (P,)  Å, largest displacement of an atom, strain included
     atoms: np.ndarray  # (P,)
     volume: np.ndarray  # (P,)  Å^3, NaN where open
+    likeness: np.ndarray  # (P,)  F_1 . F_2 / |F_1| |F_2| over all atoms, NaN where there are no forces
+    force: np.ndarray  # (P,)  eV/Å, rms length of the forces
 
 
 def close_pairs(structures: Sequence[Structure]) -> Pairs:
@@ -51,7 +54,7 @@ def close_pairs(structures: Sequence[Structure]) -> Pairs:
     for members in groups.values():
         if len(members) > 1:
             rows += _group_pairs(structures, members)
-    table = np.array(rows, dtype=np.float64).reshape(-1, 8)
+    table = np.array(rows, dtype=np.float64).reshape(-1, 10)
     # duplicates say nothing about slopes
     table = table[(table[:, 5] < REACH) & (table[:, 5] > 1e-4)]
     strained = table[:, 4] != 0.0
@@ -68,7 +71,7 @@ def _group_pairs(structures: Sequence[Structure], members: list[int]) -> list[tu
     """Rows of Pairs for structures of equal composition and order of atoms."""
     pbc = np.asarray(structures[members[0]].atoms.pbc, dtype=bool)
     cells = np.stack([np.where(pbc[:, None], np.asarray(structures[k].atoms.cell), 0.0) for k in members])
-    boxes = np.stack([_box(cell, pbc) for cell in cells])  # (m, 3, 3)
+    boxes = np.stack([box_of(cell, pbc) for cell in cells])  # (m, 3, 3)
     fractional = np.stack([structures[k].atoms.positions for k in members]) @ np.linalg.inv(boxes)  # (m, n, 3)
     # periodic coordinates counted from atom 0, each as near as possible to the first structure's; then centred
     fractional -= fractional[:, :1].copy()
@@ -81,16 +84,35 @@ def _group_pairs(structures: Sequence[Structure], members: list[int]) -> list[tu
         ],
         axis=1,
     )
+    turned = [structures[k].forces for k in members]
+    if not pbc.any():
+        fractional, turns = turned_to_first(fractional)
+        turned = [f @ r for f, r in zip(turned, turns, strict=True)]
+        points = fractional.reshape(len(members), -1)
     rows = []
     for a, b in _neighbours(points):
         ends = structures[members[a]], structures[members[b]]
-        row = _row(*ends, fractional[b] - fractional[a], boxes[a], boxes[b], pbc)
+        row = _row(*ends, (turned[a], turned[b]), (fractional[a], fractional[b]), boxes[a], boxes[b], pbc)
         if row is not None:
             rows.append((float(members[a]), float(members[b]), *row))
     return rows
 
 
-def _box(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+def turned_to_first(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Open systems, centred (m, n, 3), turned onto the first of them, and the rotations: new = old @ rotation."""
+    turns = rotations(positions, positions[0])
+    return positions @ turns, turns
+
+
+def rotations(moving: np.ndarray, fixed: np.ndarray) -> np.ndarray:
+    """Proper rotations (..., 3, 3) that bring centred points (..., n, 3) closest to others (Kabsch): moving @ R."""
+    left, _, right = np.linalg.svd(np.swapaxes(moving, -1, -2) @ fixed)
+    flip = np.ones((*left.shape[:-1],))
+    flip[..., 2] = np.sign(np.linalg.det(left @ right))
+    return np.asarray((left * flip[..., None, :]) @ right)
+
+
+def box_of(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
     """The cell with unit vectors, normal to the periodic ones, along open directions."""
     box = cell.copy()
     if not pbc.any():
@@ -120,27 +142,46 @@ def _neighbours(points: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _row(
-    a: Structure, b: Structure, shift: np.ndarray, box_a: np.ndarray, box_b: np.ndarray, pbc: np.ndarray
+    a: Structure,
+    b: Structure,
+    forces: tuple[np.ndarray, np.ndarray],
+    fractional: tuple[np.ndarray, np.ndarray],
+    box_a: np.ndarray,
+    box_b: np.ndarray,
+    pbc: np.ndarray,
 ) -> tuple[float, ...] | None:
-    """Energy difference, works, distance, atoms and volume of one pair; None where the stress is needed and missing."""
-    shift = shift - shift[0]
-    shift = shift - np.where(pbc, np.round(shift), 0.0)
-    shift = shift - shift.mean(axis=0)  # (n, 3) fractional
+    """Energy difference, works, distance, atoms, volume and likeness of a pair; None where the stress is missing."""
+    shift, second = displacement(*fractional, pbc), forces[1]
+    if not pbc.any():
+        turn = rotations(fractional[1], fractional[0])
+        shift, second = fractional[1] @ turn - fractional[0], second @ turn
     change = box_b - box_a
     strained = pbc.any() and np.abs(change).max() > 1e-6
     if strained and not (np.isfinite(a.stress).all() and np.isfinite(b.stress).all()):
         return None
-    force_work = -0.5 * sum(float((s.forces * (shift @ box)).sum()) for s, box in ((a, box_a), (b, box_b)))
+    ends = ((forces[0], a.stress, box_a), (second, b.stress, box_b))
+    force_work = -0.5 * sum(float((f * (shift @ box)).sum()) for f, _, box in ends)
     stress_work, strain = 0.0, 0.0
     if strained:
-        for s, box in ((a, box_a), (b, box_b)):
+        for _, stress, box in ends:
             eps = np.linalg.inv(box) @ change
             eps = 0.5 * (eps + eps.T)
             strain = max(strain, float(np.abs(eps).max()))
-            stress_work += 0.5 * abs(float(np.linalg.det(box))) * float((s.stress * eps).sum())
+            stress_work += 0.5 * abs(float(np.linalg.det(box))) * float((stress * eps).sum())
     distance = float(np.linalg.norm(shift @ box_a, axis=1).max()) + STRAIN_IN_A * strain
     volume = abs(float(np.linalg.det(box_a))) if pbc.all() else np.nan
-    return b.energy - a.energy, force_work, stress_work, distance, float(len(a.atoms)), volume
+    size = float(np.linalg.norm(forces[0])), float(np.linalg.norm(second))
+    likeness = float((forces[0] * second).sum()) / (size[0] * size[1]) if min(size) > 0.0 else np.nan
+    rms = math.sqrt(size[0] * size[1] / len(a.atoms))
+    return b.energy - a.energy, force_work, stress_work, distance, float(len(a.atoms)), volume, likeness, rms
+
+
+def displacement(a: np.ndarray, b: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """Shortest way of each atom from one structure to another at their best offset, fractional (n, 3)."""
+    shift = b - a
+    shift = shift - shift[0]
+    shift = shift - np.where(pbc, np.round(shift), 0.0)
+    return np.asarray(shift - shift.mean(axis=0))
 
 
 class Slopes(NamedTuple):

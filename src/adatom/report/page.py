@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -58,16 +58,29 @@ def write_report(run: Path) -> Path:
         The folder does not exist, holds nothing to report, or holds a broken file.
     """
     page = Path(run) / "report.html"
-    text = render(load_run(Path(run)))
-    part = page.with_suffix(".html.part")  # a reader never sees half a page
+    put(page, render(load_run(Path(run))))
+    return page
+
+
+def put(page: Path, text: str) -> None:
+    """Write a page whole: a reader never sees half of one."""
+    part = page.with_suffix(page.suffix + ".part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, page)
-    return page
 
 
 def render(run: Run) -> str:
     """The page as text."""
     sections = [section for build in _SECTIONS if (section := build(run)) is not None]
+    return assemble(
+        f"{run.name} · adatom report", "Report of a training run", run.name, tiles(run), facts(run), sections
+    )
+
+
+def assemble(
+    title: str, kicker: str, heading: str, tiles: Sequence[object], facts: Sequence[str], sections: Sequence[Section]
+) -> str:
+    """A page of sections: what stands in the tab, above the heading and as heading, headline figures, short facts."""
     figures = [figure for section in sections for figure in _figures(section.context)]
     environment = Environment(
         loader=PackageLoader("adatom.report", "templates"),
@@ -83,12 +96,15 @@ def render(run: Run) -> str:
         "fixed": written.fixed,
         "signed": written.signed,
         "integer": written.integer,
+        "percent": lambda share: written.number(None if share is None else 100.0 * share, 3),
         "plural": written.plural,
     }
     return environment.get_template("page.html.j2").render(
-        run=run,
-        tiles=tiles(run),
-        facts=facts(run),
+        title=title,
+        kicker=kicker,
+        heading=heading,
+        tiles=tiles,
+        facts=facts,
         sections=sections,
         verdicts=VERDICTS,
         specs=embed({figure.name: {"data": figure.data, "layout": figure.layout} for figure in figures}),

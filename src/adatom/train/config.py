@@ -22,6 +22,7 @@ from adatom.models import AnyModelConfig
 from adatom.priors.zbl import ZBLConfig
 from adatom.train.finetune import FinetuneConfig, with_model_of_file
 from adatom.train.interrupt import duration
+from adatom.train.loggers import LoggerName
 from adatom.train.loss import LossConfig
 from adatom.train.optimize import OptimizerConfig
 
@@ -115,7 +116,7 @@ class TrainConfig(Config):
         "single", description="direct-then-conservative: train a direct head, swap it for the gradient, fine-tune"
     )
     stages: StagesConfig = StagesConfig()
-    batch: Budget = Budget(atoms=32)
+    batch: Budget = Budget(atoms=64)
     limits: Limits = Limits(epochs=200)
     validate_every: PositiveInt = Field(1, description="epochs between validations")
     keep: Literal["last", "best"] | None = Field(
@@ -129,6 +130,10 @@ class TrainConfig(Config):
     )
     seed: int = 0
     precision: Literal["float32", "float64"] = "float32"
+    matmul: Literal["float32", "tf32", "bf16"] = Field(
+        "float32",
+        description="rounding of what float32 matrix products multiply, where the device can: docs/training.md",
+    )
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: PositiveInt = Field(1, description="processes on each node, of a GPU or CPU core each")
     nodes: PositiveInt = Field(1, description="machines; more than one need torchrun or srun")
@@ -141,6 +146,7 @@ class TrainConfig(Config):
         "auto", description="training steps as compiled code, checked against float64; auto: where the run is long"
     )
     threads: PositiveInt | None = Field(None, description="CPU threads of each process; None leaves torch's choice")
+    loggers: tuple[LoggerName, ...] = Field((), description="copies of log.jsonl for tensorboard and wandb")
 
     @field_validator("name")
     @classmethod

@@ -341,7 +341,8 @@ def set_factors(optimizer: torch.optim.Optimizer, potential: nn.Module, factors:
         parted: dict[float, list[nn.Parameter]] = {}
         for parameter in group["params"]:
             parted.setdefault(by_id.get(id(parameter), 1.0), []).append(parameter)
-        groups += [{**group, "params": members, "lr_factor": factor} for factor, members in parted.items()]
+        own = group.get("lr_factor", 1.0)
+        groups += [{**group, "params": members, "lr_factor": own * factor} for factor, members in parted.items()]
     optimizer.param_groups[:] = groups
 
 

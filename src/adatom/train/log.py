@@ -8,22 +8,31 @@ from pathlib import Path
 from typing import Any
 
 from adatom.train.checkpoint import disk
+from adatom.train.loggers import Logger
 
 LOG = "log.jsonl"
 START = b'{"kind": "start"'
 
 
 class Log:
-    """``log.jsonl`` of a run folder; ``silent`` in processes that do not write."""
+    """``log.jsonl`` of a run folder; ``silent`` in processes that do not write. ``copies`` take the same records."""
 
     def __init__(self, path: Path, silent: bool = False) -> None:
         self.path, self.silent = path, silent
+        self.copies: list[Logger] = []
 
     def add(self, record: dict[str, Any]) -> None:
         """Append one record; CheckpointError when it cannot be written."""
         if not self.silent:
             with disk(self.path), self.path.open("a") as file:
                 file.write(json.dumps({key: _finite(value) for key, value in record.items()}) + "\n")
+        for copy in self.copies:
+            copy.log(record)
+
+    def close(self) -> None:
+        """Let the copies write what they hold back."""
+        for copy in self.copies:
+            copy.close()
 
     def size(self) -> int:
         """Bytes written so far."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from adatom.compile import Compiler
-from adatom.data.dataset import Dataset, batches
+from adatom.data.dataset import Dataset, Plan, batches
+from adatom.data.loader import load
 from adatom.errors import CheckpointError, TrainingError
 from adatom.potential import Potential
 from adatom.train import checkpoint
@@ -23,7 +24,7 @@ from adatom.train.interrupt import Stopped, StopRequests, stop_requests
 from adatom.train.log import LOG, Log
 from adatom.train.loss import Weights, counted
 from adatom.train.optimize import RunningAverage, Schedule, make_optimizer
-from adatom.train.parallel import Team, divide
+from adatom.train.parallel import Shares, Team, divide
 from adatom.train.progress import Progress
 from adatom.train.stages import Stage, stages_of, swapped
 from adatom.train.state import Clock, State, Tally, progress_of
@@ -71,7 +72,7 @@ class Trainer:
         potential.to(self.team.device)
         self.potential, stage = potential, self.stage
         potential.runner = Compiler(0.0, training=True) if self._compiles() else None
-        self.optimizer = make_optimizer(stage.optimizer, (p for p in potential.parameters() if p.requires_grad))
+        self.optimizer = make_optimizer(stage.optimizer, potential)
         if self.config.finetune is not None:
             set_factors(self.optimizer, potential, learning_rates(potential, self.config.finetune.layer_decay))
         self.backward = Backward(potential, self.train_set, stage.loss, self.team)
@@ -112,7 +113,7 @@ class Trainer:
     def fit(self, display: Progress) -> str:
         """Train until a limit is reached; returns which one."""
         clock = Clock(self.config.limits, self.state.seconds)
-        self._saved = time.monotonic()
+        self._saved, begun = time.monotonic(), time.process_time()
         with stop_requests(self.config.seconds_at_most) as self._stop:
             if self.config.finetune is not None and self.state.step == 0:
                 self._validate(display)  # what the old model says of the new data
@@ -128,9 +129,11 @@ class Trainer:
                     break
                 self._next_stage(reason)
         self.potential.runner = None
-        self.log.add(
-            {"kind": "end", "seconds": self.state.seconds, "reason": reason, "best_step": self.state.best_step}
-        )
+        spent = self.team.gather([time.process_time() - begun])
+        self.log.add({
+            "kind": "end", "seconds": self.state.seconds, "reason": reason, "best_step": self.state.best_step,
+            "cpu_seconds": float(spent.sum()),  # of this session, all processes together
+        })  # fmt: skip
         return reason
 
     def _check_end(self) -> None:
@@ -255,7 +258,7 @@ class Trainer:
     def _overdue(self) -> bool:
         return time.monotonic() - self._saved > 60 * self.config.checkpoint_minutes
 
-    def _plan(self) -> list[list[int]]:
+    def _plan(self) -> Plan:
         """Batches of this epoch, of all processes together."""
         return batches(self.train_set, self.config.batch, self.config.seed, self.state.epoch)
 
@@ -274,11 +277,12 @@ class Trainer:
         state, plan = self.state, self._plan()
         self.potential.train()
         begin = clock.seconds()
+        prepared = load(self.train_set, Shares(plan[state.batch :], self._mine), self.config.workers)
         while state.batch < len(plan):
             indices = plan[state.batch]
-            mine = self._mine(indices)
-            batch = self.train_set.batch(mine) if mine else None
-            counts, stop = self._agree(clock, counted(batch[1]).tolist() if batch else [0.0, 0.0, 0.0])
+            mine, taken = self._mine(indices), next(prepared)
+            batch = taken if mine else None
+            counts, stop = self._agree(clock, counted(batch[1]).tolist() if batch else [0.0, 0.0, 0.0], display)
             whole, fraction = self._spent(state.epoch + state.batch / len(plan))
             if stop or fraction >= 1.0:
                 if stop:
@@ -297,13 +301,13 @@ class Trainer:
             self._show(display, found.loss, lr, whole)
             if state.batch < len(plan) and self._overdue():  # an epoch of a large set can last for hours
                 self.save(display)
-        _, stop = self._agree(clock, [0.0, 0.0, 0.0])  # before a validation that may be long
+        _, stop = self._agree(clock, [0.0, 0.0, 0.0], display)  # before a validation that may be long
         if stop:
             self._leave(stop, display)
         state.epoch, state.batch = state.epoch + 1, 0
         return "limit reached" if self._spent(state.epoch)[1] >= 1.0 else ""
 
-    def _agree(self, clock: Clock, counts: list[float]) -> tuple[Tensor, str]:
+    def _agree(self, clock: Clock, counts: list[float], display: Progress) -> tuple[Tensor, str]:
         """Before a step all processes learn of the labels of the whole batch, the time, the memory, and a wish to stop.
 
         The counts of all processes together, (3,), and the wish.
@@ -312,7 +316,11 @@ class Trainer:
         rows = self.team.gather([*counts, clock.seconds(), self.backward.most or 0, WISHES.index(wish)])
         state.seconds = float(rows[0, 3])  # clocks differ, decisions must not
         limits = [int(most) for most in rows[:, 4].tolist() if most > 0]
-        self.backward.most = state.most = min(limits, default=None)  # type: ignore[type-var]
+        most = min(limits, default=None)  # type: ignore[type-var]
+        if most != state.most:
+            self.log.add({"kind": "memory", "step": state.step, "epoch": state.epoch, "atoms_at_once": most})
+            display.say(f"warning: memory ran out; batches are computed in parts of at most {most} atoms from here on")
+        self.backward.most = state.most = most
         return rows[:, :3].sum(dim=0), WISHES[int(rows[:, 5].max())]
 
     def _leave(self, reason: str, display: Progress) -> None:

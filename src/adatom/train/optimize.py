@@ -12,12 +12,18 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 
 from adatom.config import Config
+from adatom.train.muon import Muon
 
 
 class OptimizerConfig(Config):
-    """AdamW with warm-up, then a cosine or a fall on plateaus."""
+    """Muon, or AdamW, with warm-up, then a cosine or a fall on plateaus."""
 
+    name: Literal["muon", "adamw"] = Field(
+        "muon", description="muon: matrices by orthogonal momentum, the rest by AdamW"
+    )
     lr: PositiveFloat = 2e-2
+    others: PositiveFloat = Field(1.0, description="muon: learning rate of all but matrices, as a multiple of lr")
+    momentum: float = Field(0.95, ge=0.0, lt=1.0, description="muon: of the matrices")
     final_lr: float = Field(0.01, gt=0.0, le=1.0, description="fraction of lr at the end")
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: NonNegativeFloat = 0.0
@@ -29,9 +35,25 @@ class OptimizerConfig(Config):
     ema: float = Field(0.999, ge=0.0, lt=1.0, description="decay of the running average per step")
 
 
-def make_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW over all parameters."""
-    return torch.optim.AdamW(parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+def make_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of all parameters of a network that are trained.
+
+    A group of parameters may carry ``lr_factor``: the loop sets its learning rate to that of the schedule times this.
+    With Muon every weight with two axes or more is a matrix, or several, but for embeddings, whose rows belong to
+    elements.
+    """
+    trained = [p for p in module.parameters() if p.requires_grad]
+    if config.name == "adamw":
+        return torch.optim.AdamW(
+            trained, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+        )
+    tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    matrices = [p for p in trained if p.ndim > 1 and min(p.shape[-2:]) > 1 and id(p) not in tables]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in trained if id(p) not in chosen]
+    return Muon(
+        matrices, others, config.lr, config.others, config.momentum, config.betas, weight_decay=config.weight_decay
+    )
 
 
 class Schedule:

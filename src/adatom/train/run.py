@@ -21,17 +21,17 @@ from rich.text import Text
 from adatom import model_file
 from adatom.data.dataset import Dataset
 from adatom.data.doctor import Finding, consistency, unseen
+from adatom.data.doctor.examine import choose
 from adatom.data.read import Found, Structure, fingerprint, found_table, read, require
+from adatom.data.selection import Selection, concatenated
 from adatom.data.split import check_leaks, split
-from adatom.elements import number, symbol
+from adatom.elements import symbol
 from adatom.errors import ConfigError, DataError
-from adatom.graph import edge_vectors
 from adatom.models import MODELS
-from adatom.models.base import Facts
 from adatom.potential import Potential
 from adatom.priors import PRIORS
 from adatom.report import write_report
-from adatom.statistics import References, fit_references, scales
+from adatom.statistics import References
 from adatom.train.checkpoint import BEFORE, CHECKPOINT, disk, sweep
 from adatom.train.config import DataConfig, TrainConfig
 from adatom.train.evaluate import errors_table, predict
@@ -39,7 +39,9 @@ from adatom.train.finetune import merged
 from adatom.train.forgetting import forgetting_table
 from adatom.train.generic import kept
 from adatom.train.interrupt import Stopped
+from adatom.train.knowledge import check_structures, closest_pairs, facts, references_of, representative, scales_of
 from adatom.train.log import LOG
+from adatom.train.loggers import make_loggers, require_loggers
 from adatom.train.loop import Trainer
 from adatom.train.parallel import Team
 from adatom.train.progress import Progress
@@ -47,6 +49,8 @@ from adatom.train.stages import stages_of
 from adatom.train.start import Start, tuned
 from adatom.train.state import State
 
+MATMUL = {"float32": "highest", "tf32": "high", "bf16": "medium"}  # as PyTorch calls them
+QUICK = 2_000  # structures of a store that are looked at before training
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "green"}  # of findings
 
 
@@ -54,18 +58,18 @@ COLOURS = {"error": "bold red", "warning": "yellow", "note": "green"}  # of find
 class Sets:
     """The structures of a run, parted, with what their files held and what the doctor says."""
 
-    train: list[Structure]
-    valid: list[Structure]
-    test: list[Structure]
+    train: Sequence[Structure]
+    valid: Sequence[Structure]
+    test: Sequence[Structure]
     found: dict[str, list[Found]]  # part -> its files
     findings: list[Finding]
-    sources: dict[str, list[int]] = field(default_factory=dict)  # part -> source of each of its structures
+    sources: dict[str, np.ndarray] = field(default_factory=dict)  # part -> source of each of its structures
 
-    def source_of(self, part: str, first: int = 0) -> list[int]:
+    def source_of(self, part: str, first: int = 0) -> np.ndarray:
         """Source of the labels of each structure of a part, counted from ``first``."""
-        return [first + k for k in self.sources.get(part, [0] * len(self.parts()[part]))]
+        return first + self.sources.get(part, np.zeros(len(self.parts()[part]), dtype=np.int64))
 
-    def parts(self) -> dict[str, list[Structure]]:
+    def parts(self) -> dict[str, Sequence[Structure]]:
         """By name."""
         return {"train": self.train, "valid": self.valid, "test": self.test}
 
@@ -82,7 +86,7 @@ def train(
     ------
     ConfigError
         The run folder exists already and ``resume`` was not asked for; the machine has no GPU, or fewer devices than
-        asked for; something waits for validations and there is no validation set.
+        asked for; something waits for validations and there is no validation set; the package of a logger is missing.
     CheckpointError
         ``resume`` with other data or settings than the run was begun with, or a disk that is full.
     DataError
@@ -94,10 +98,12 @@ def train(
         checkpoint that the run goes on from.
     """
     console = console or Console()
+    require_loggers(config.loggers)
     run = _check_folder(Path(folder) / config.name, resume)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
+    torch.set_float32_matmul_precision(MATMUL[config.matmul])
     team = Team.launch(config)
     console = console if team.first else Console(quiet=True)
     sets = read_all(config.data, needed(config), console)
@@ -124,6 +130,7 @@ def train(
     if team.first:
         _write(run / "config.yaml", resolved.to_yaml())
         _write_json(run / "data.json", _data_record(sets, references, potential.card["data"]))
+        trainer.log.copies = make_loggers(config.loggers, run, resolved.model_dump(mode="json"), trainer.state.step)
     trainer.log.add(_start_record(config, potential, team))
     title = f"{config.name}: {type(potential.network).__name__}, {len(train_set)} structures"
     try:
@@ -135,6 +142,8 @@ def train(
             soft_wrap=True,
         )
         raise
+    finally:
+        trainer.log.close()
     if team.first:
         metrics = _finish(merged(trainer.potential), config, sets, run, trainer.state, team.device, start)
         console.print(errors_table(metrics))
@@ -152,7 +161,7 @@ def _fresh(config: TrainConfig, sets: Sets) -> Start:
     sources = sets.source_of("train")
     dataset = Dataset(sets.train, config.model.cutoff, sources)
     references = {
-        name: references_of([s for s, own in zip(sets.train, sources, strict=True) if own == k], data)
+        name: references_of(dataset.chosen.select(np.flatnonzero(sources == k)), data)
         for k, (name, data) in enumerate(config.data.by_source())
     }
     model = config.model.model_copy(update={"sources": len(references)}).completed(facts(dataset))
@@ -187,8 +196,8 @@ def read_all(config: DataConfig, needed: set[str], console: Console) -> Sets:
     for name, own in every:
         console.print(Text.assemble(("source ", "bold"), name))
         read.append(read_sets(own, needed, console))
-    parts = {part: [s for sets in read for s in sets.parts()[part]] for part in read[0].parts()}
-    sources = {part: [k for k, sets in enumerate(read) for _ in sets.parts()[part]] for part in parts}
+    parts = {part: concatenated(*(sets.parts()[part] for sets in read)) for part in read[0].parts()}
+    sources = {part: np.repeat(np.arange(len(read)), [len(sets.parts()[part]) for sets in read]) for part in parts}
     found = {part: [f for sets in read for f in sets.found.get(part, [])] for part in parts}
     return Sets(**parts, found=found, findings=[f for sets in read for f in sets.findings], sources=sources)
 
@@ -196,7 +205,8 @@ def read_all(config: DataConfig, needed: set[str], console: Console) -> Sets:
 def read_sets(config: DataConfig, needed: set[str], console: Console) -> Sets:
     """Read all files, show what was found, split; labels must be there, and no test structure in the training set."""
     found: dict[str, list[Found]] = {}
-    parts: dict[str, list[Structure]] = {"valid": [], "test": []}
+    parts: dict[str, Sequence[Structure]] = {"valid": [], "test": []}
+    everything: Sequence[Structure]
     everything, found["train"] = read(config.train, config.keys, config.units)
     for part, files in (("valid", config.valid), ("test", config.test)):
         if files:
@@ -210,8 +220,12 @@ def read_sets(config: DataConfig, needed: set[str], console: Console) -> Sets:
     for structures in (training, valid, test):
         if structures:
             require(structures, needed)
-    check_leaks(training + valid, test)
-    findings = consistency(training, sorted(needed))
+    remarks = check_leaks(concatenated(training, valid), test)
+    looked = training if isinstance(training, list) else choose(training, QUICK)
+    if len(looked) < len(training):
+        remarks.append(f"{len(looked)} of {len(training)} structures were looked at: adatom data check looks at more")
+    findings = [Finding("sample", "note", "data", remark) for remark in remarks]
+    findings += consistency(looked, sorted(needed))
     _show(findings, console)
     console.print(f"{len(training)} structures to train on, {len(valid)} to validate, {len(test)} to test")
     return Sets(training, valid, test, found, findings)
@@ -235,22 +249,10 @@ def _fitting(sets: Sets, potential: Potential, start: Start, console: Console) -
     findings = unseen(sets.train, seen)
     _show(findings, console)
     for part in ("valid", "test"):
-        for structure, source in zip(sets.parts()[part], sets.source_of(part, start.source), strict=True):
-            potential.check_atoms(structure.atoms, structure.name, source)
+        check_structures(potential, sets.parts()[part], sets.source_of(part, start.source))
     for remark in start.remarks:
         console.print(Text.assemble(("note", COLOURS["note"]), f": {remark}"))
     return replace(sets, findings=[*sets.findings, *findings])
-
-
-def references_of(structures: Sequence[Structure], config: DataConfig) -> References:
-    """Reference energy per element: given by hand, else of isolated atoms, else by least squares."""
-    isolated = {int(s.atoms.numbers[0]): s.energy for s in structures if s.isolated and np.isfinite(s.energy)}
-    return fit_references(
-        [s.atoms.numbers for s in structures],
-        [s.energy for s in structures],
-        isolated,
-        {number(name): energy for name, energy in config.references.items()},
-    )
 
 
 def needed(config: TrainConfig) -> set[str]:
@@ -260,51 +262,19 @@ def needed(config: TrainConfig) -> set[str]:
 
 def make_potential(config: TrainConfig, dataset: Dataset, references: dict[str, References]) -> Potential:
     """A fresh potential for the first stage of a run, whose scales come from the training set."""
-    first = [s for s, source in zip(dataset.structures, dataset.sources, strict=True) if source == 0]
-    sizes = scales(
-        [s.atoms.numbers for s in first],
-        [s.energy for s in first],
-        [s.forces for s in first],
-        [s.stress for s in first],
-        next(iter(references.values())),
-    )
+    first = Selection.of(dataset.structures).select(np.flatnonzero(dataset.sources == 0))
+    sizes = scales_of(first, next(iter(references.values())))
     scale = next((s for s in (sizes.forces, sizes.energy) if np.isfinite(s) and s > 0), 1.0)
     model = stages_of(config)[0].model
     network = MODELS[model.architecture](model)
     network.to(getattr(torch, config.precision))
     priors = tuple(PRIORS[p.name](p.model_dump()) for p in config.priors)
-    card = {"min_distance_A": closest_pairs(dataset), "samples": kept(dataset.structures, config.samples)}
+    card = {
+        "min_distance_A": closest_pairs(dataset),
+        "samples": kept(representative(dataset.structures, 2000), config.samples),
+    }
     energies = {name: own.energies for name, own in references.items()}
     return Potential(network, energies.get("", energies), scale, priors, model.derivatives, card)  # type: ignore[arg-type]
-
-
-def facts(dataset: Dataset) -> Facts:
-    """What an architecture may want to know of the training set."""
-    given = [
-        (info.get("total_charge"), info.get("multiplicity")) for info in (s.atoms.info for s in dataset.structures)
-    ]
-    charges, spins = ([float(value) for value in column if value is not None] for column in zip(*given, strict=True))
-    return Facts(
-        tuple(dataset.elements),
-        max(float(dataset.edges.sum() / max(dataset.atoms.sum(), 1)), 1.0),
-        (min(charges), max(charges)) if charges else None,
-        (min(spins), max(spins)) if spins else None,
-    )
-
-
-def closest_pairs(dataset: Dataset) -> dict[str, float]:
-    """Shortest distance of each pair of elements in the data, Å: what simulations are held against."""
-    closest: dict[str, float] = {}
-    for graph in dataset.graphs:
-        if graph.edges.shape[1] == 0:
-            continue
-        r = edge_vectors(graph).norm(dim=1).numpy()
-        pairs = np.sort(graph.numbers.numpy()[graph.edges.numpy()], axis=0)
-        for a, b in np.unique(pairs, axis=1).T:
-            name = f"{symbol(a)}-{symbol(b)}"
-            shortest = float(r[(pairs[0] == a) & (pairs[1] == b)].min())
-            closest[name] = min(closest.get(name, np.inf), shortest)
-    return closest
 
 
 def _finish(
@@ -412,14 +382,15 @@ def _data_record(sets: Sets, references: dict[str, References], card: dict[str, 
         for part, found in sets.found.items()
         for f in found
     ]  # fmt: skip
-    elements = Counter(symbol(z) for structures in sets.parts().values() for s in structures for z in s.atoms.numbers)
+    parts = {part: Selection.of(structures) for part, structures in sets.parts().items()}
+    elements: Counter[str] = Counter()
+    for chosen in parts.values():
+        elements.update({symbol(z): atoms for z, atoms in chosen.elements.items()})
     return {
         "files": files,
         "splits": card["structures"],
         "elements": dict(elements),
-        "config_types": {
-            part: dict(Counter(s.config_type for s in structures)) for part, structures in sets.parts().items()
-        },
+        "config_types": {part: dict(chosen.config_type_counts()) for part, chosen in parts.items()},
         "references": {} if len(references) > 1 else _references_record(next(iter(references.values()))),
         "references_by_source": {name: _references_record(own) for name, own in references.items() if name},
         "findings": [

@@ -12,6 +12,7 @@ import torch
 from adatom import model_file
 from adatom.data.dataset import Dataset
 from adatom.data.read import Structure
+from adatom.data.selection import concatenated
 from adatom.elements import number, symbols
 from adatom.errors import ConfigError
 from adatom.potential import Potential
@@ -42,7 +43,7 @@ class Start:
         if not self.replay and self.source == 0 and new.cutoff == reach:
             return new
         sources = [*(new.sources + self.source).tolist(), *[self.old_source] * len(self.replay)]
-        return Dataset([*new.structures, *self.replay], reach, sources)
+        return Dataset(concatenated(new.structures, self.replay), reach, sources)
 
 
 def tuned(config: TrainConfig, structures: Sequence[Structure], run: Path, team: Team, resume: bool) -> Start:

@@ -9,6 +9,7 @@ so a run that was killed and goes on does the same.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -107,7 +108,7 @@ def blame(potential: Potential, compute: Any) -> str:
 def _operation(compute: Any, parameters: dict[str, nn.Parameter]) -> str:
     """The operation whose derivative is no number, as autograd's own search tells it."""
     try:
-        with torch.autograd.detect_anomaly(check_nan=True):
+        with warnings.catch_warnings(action="ignore"), torch.autograd.set_detect_anomaly(True):
             torch.autograd.grad(compute(), list(parameters.values()), allow_unused=True)
     except RuntimeError as error:
         return f" ({str(error).splitlines()[0]})"
