@@ -294,6 +294,23 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(
     assert len(log(resumed, "start")) == (2 if after > 1 else 1)  # the first checkpoint stands before the log
 
 
+def test_a_run_goes_on_from_the_checkpoint_before_a_broken_one_as_if_it_had_been_whole(
+    data: dict[str, Any], tmp_path: Path
+) -> None:
+    values = configuration(data, limits={"steps": 12}, checkpoint_minutes=1e-9)
+    whole = run(values, tmp_path / "whole")
+    half = tmp_path / "half"
+    run({**values, "limits": {"steps": 12}}, half)
+    (half / "run" / "model.adatom").unlink()
+    last = half / "run" / checkpoint.CHECKPOINT
+    last.write_bytes(last.read_bytes()[:-100])
+    assert checkpoint.last(half / "run")[1].state["step"] < 12
+    resumed = run(values, half, resume=True)
+    theirs = weights(whole)
+    assert all(torch.equal(t, theirs[name]) for name, t in weights(resumed).items())
+    assert [r["loss"] for r in log(resumed, "step")] == [r["loss"] for r in log(whole, "step")]
+
+
 def test_a_plateau_is_remembered_when_a_run_goes_on(data: dict[str, Any], tmp_path: Path) -> None:
     plateau = {**STILL, "schedule": "plateau", "plateau_patience": 1, "plateau_factor": 0.25}
     values = configuration(data, optimizer=plateau, batch={"atoms": 1000})
