@@ -50,7 +50,7 @@ class OldFiles(Config):
     keys: Keys = Keys()
     units: Units = Units()
 
-    def structures(self) -> list[Structure]:
+    def read(self) -> list[Structure]:
         """All but free atoms."""
         return [s for s in read(self.files, self.keys, self.units)[0] if not s.isolated]
 

@@ -64,7 +64,7 @@ def replayed(
     if not config.files:
         systems = generic(start.card, elements, wanted, REPLAYED, periodic=periodic)
         return labelled(start, systems, source, "replay")
-    structures = config.structures()
+    structures = config.read()
     order = np.random.default_rng(REPLAYED).permutation(len(structures))
     chosen: list[Structure] = []
     for k in order:
@@ -146,7 +146,7 @@ class Probe:
     ) -> Probe:
         """Before training. ConfigError for a bound on what is not known."""
         if config.files:
-            structures = levelled(config.structures(), start, source)
+            structures = levelled(config.read(), start, source)
             dataset = Dataset(structures, start.cutoff, source)
             before = _figures(predict(start, dataset, Budget(atoms=256), device).errors())
             return cls(dataset, config, before, False, device)
