@@ -14,7 +14,7 @@ from rich.table import Table
 from torch import Tensor
 
 from adatom.data.dataset import Budget, Dataset
-from adatom.data.read import Structure, read
+from adatom.data.read import Structure
 from adatom.errors import ConfigError
 from adatom.potential import Potential
 from adatom.statistics import shift_references
@@ -64,7 +64,7 @@ def replayed(
     if not config.files:
         systems = generic(start.card, elements, wanted, REPLAYED, periodic=periodic)
         return labelled(start, systems, source, "replay")
-    structures = [s for s in read(config.files)[0] if not s.isolated]
+    structures = config.read()
     order = np.random.default_rng(REPLAYED).permutation(len(structures))
     chosen: list[Structure] = []
     for k in order:
@@ -146,7 +146,7 @@ class Probe:
     ) -> Probe:
         """Before training. ConfigError for a bound on what is not known."""
         if config.files:
-            structures = levelled([s for s in read(config.files)[0] if not s.isolated], start, source)
+            structures = levelled(config.read(), start, source)
             dataset = Dataset(structures, start.cutoff, source)
             before = _figures(predict(start, dataset, Budget(atoms=256), device).errors())
             return cls(dataset, config, before, False, device)

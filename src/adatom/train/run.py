@@ -292,8 +292,9 @@ def _finish(
         predictions = predict(potential, dataset, config.batch, device)
         metrics[part] = _plain(predictions.errors())
         for k, name in enumerate(potential.sources if sets.sources else ()):
-            own = predictions.of(np.flatnonzero(dataset.sources == k)).errors()
-            metrics.setdefault("sources", {}).setdefault(name, {})[part] = _plain(own)
+            own = np.flatnonzero(dataset.sources == k)
+            if len(own):
+                metrics.setdefault("sources", {}).setdefault(name, {})[part] = _plain(predictions.of(own).errors())
         if part != "train":
             path = run / ("predictions.npz" if part == "test" else "valid_predictions.npz")
             with disk(path):
