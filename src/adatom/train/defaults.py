@@ -34,17 +34,22 @@ class DataFacts:
 
     structures: int
     atoms: float  # mean of a structure
-    labelled: Mapping[str, float]  # share of the structures with energy, forces, stress
+    labelled: Mapping[str, float]  # share of the structures with energy, forces and, of periodic ones, stress
 
 
 def data_facts(structures: Sequence[Structure]) -> DataFacts:
-    """Facts of structures as they were read."""
-    whole = Selection.of(structures)
-    bound = whole.select(np.flatnonzero(~whole.isolated))
-    if not len(bound):
-        return DataFacts(0, 1.0, dict.fromkeys(LABELS, 0.0))
-    shares = {label: float(bound.has(label).mean()) for label in LABELS}
-    return DataFacts(len(bound), float(bound.atoms.mean()), shares)
+    """Facts of structures as they were read: of columns of numbers, so that a store makes no structure for them.
+
+    Stress is asked of structures that are periodic in three directions; without any of those nothing has it.
+    """
+    chosen = Selection.of(structures)
+    chosen = chosen.select(np.flatnonzero(~chosen.isolated))
+    shares = {}
+    for name in LABELS:
+        known = chosen.has(name)
+        known = known[chosen.periodic] if name == "stress" else known
+        shares[name] = float(known.mean()) if len(known) else 0.0
+    return DataFacts(len(chosen), float(chosen.atoms.mean()) if len(chosen) else 1.0, shares)
 
 
 def batch_atoms(facts: DataFacts) -> int:
