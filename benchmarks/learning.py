@@ -30,9 +30,10 @@ from adatom.models import MODELS
 from adatom.train.config import TrainConfig
 from adatom.train.defaults import data_facts, loss_settings
 from adatom.train.evaluate import predict
+from adatom.train.knowledge import facts, references_of
 from adatom.train.loss import loss
 from adatom.train.optimize import RunningAverage, Schedule, make_optimizer
-from adatom.train.run import facts, make_potential, references_of
+from adatom.train.run import make_potential
 
 RESULTS = Path(__file__).resolve().parent / "results" / "learning.json"
 # entries of the configuration; "before" is the default until 2026-11-20
