@@ -112,7 +112,7 @@ def _elements(part: str, values: dict[str, Any]) -> Table | None:
             _number(row["nearest_median_A"], ".2f"),
             _number(row["force_rms_eV_A"], ".3g"),
             _number(row["reference_eV"], ".4f"),
-            row["source"],
+            row["source"].replace("least squares", "fit"),
         )
     composed = values["compositions"]
     caption = f"{composed['count']:,} composition{'' if composed['count'] == 1 else 's'}: " + ", ".join(
