@@ -29,6 +29,7 @@ from adatom.nn import lora
 from adatom.potential import Potential
 from adatom.statistics import shift_references
 from adatom.train.config import TrainConfig
+from adatom.train.defaults import resolved
 from adatom.train.finetune import FinetuneConfig, begin, choose_weights, learning_rates, set_factors
 from adatom.train.forgetting import ReplayConfig, levelled, replayed
 from adatom.train.generic import generic, kept
@@ -482,6 +483,8 @@ def test_one_training_takes_labels_of_several_sources(data: dict[str, Any], tmp_
     assert energies["qe"] - energies["gpaw"] == pytest.approx(SHIFT, abs=0.3)
     assert model_file.load(folder / "model.adatom", source="qe").references_of()[14] == energies["qe"]
     assert run(values, tmp_path, resume=True) == folder
+    facts = resolved({**values, "loss": "auto", "limits": {"epochs": "auto"}})
+    assert facts.loss.stress > 0
     with pytest.raises(ConfigError, match="write them there"):
         TrainConfig.parse(configuration({**data, "sources": sources}))
     with pytest.raises(ConfigError, match="train of the source 'qe': name at least one file"):

@@ -191,7 +191,8 @@ def _facts_of(data: Mapping[str, Any], where: str) -> DataFacts:
     """Facts of the training files that the entry ``data`` of a configuration names."""
     plain = {key: value for key, value in data.items() if (key, value) != ("split", AUTO)}
     config = DataConfig.parse(plain, where=f"{where}: data")
-    return data_facts(read(config.train, config.keys, config.units)[0])
+    every = [read(own.train, own.keys, own.units)[0] for _, own in config.by_source()]
+    return data_facts(every[0] if len(every) == 1 else [s for structures in every for s in structures])
 
 
 def _merged(values: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:

@@ -180,10 +180,10 @@ class Probe:
         ]
         return max(ratios) if ratios else None
 
-    def judge(self, weights: list[Tensor]) -> tuple[list[Tensor], str]:
+    def judge(self, weights: list[Tensor], ratio: float) -> tuple[list[Tensor], str]:
         """After a look, the weights to go on with: these, or the last within the bound, and the reason to stop then."""
-        ratio, bound = self.ratio(), self.config.bound
-        if bound is None or ratio is None or ratio <= bound:
+        bound = self.config.bound
+        if bound is None or ratio <= bound:
             self.kept = [t.clone() for t in weights] if bound is not None else []
             return weights, ""
         return [t.clone() for t in self.kept or weights], f"{FORGOT} {ratio:.2f} times, beyond {bound:g}"
