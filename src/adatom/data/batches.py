@@ -12,8 +12,8 @@ from adatom.config import Config
 
 LANE: Final = 256  # batches packed one after the other; more are packed in lanes side by side
 LOOK: Final = 64  # structures that a lane looks ahead for what fits, at least
-FRONT: Final = (1.0, 0.8)  # how full a batch gets in turn: with two limits, the rest must even them out
-CLOSERS: Final = 6  # structures that may be put into the rest of a batch out of their turn
+FRONT: Final = (1.0, 0.65)  # how full a batch gets in turn: with two limits, the rest must even them out
+CLOSERS: Final = 9  # structures that may be put into the rest of a batch out of their turn
 
 
 class Budget(Config):

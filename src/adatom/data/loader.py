@@ -24,6 +24,7 @@ from adatom.graph import Graph, Results
 Batch = tuple[Graph, Results]
 
 ALIGNED: Final = 64  # bytes; where each array begins in a message
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)  # batch systems send them to all: the main process decides
 GRAPH: Final = tuple(f.name for f in fields(Graph))
 
 
@@ -64,9 +65,13 @@ class _Pool:
             # a child that kept the other ends would keep its siblings waiting after the main process died
             others = [c for i, pair in enumerate(pipes) for c in pair if (i, c) != (k, theirs)] if forks else []
             process = context.Process(target=_work, args=(dataset, plan[k::workers], theirs, others), daemon=True)
+            if forks:  # until the child can look after itself
+                signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             with warnings.catch_warnings():  # Python >= 3.12 warns of threads; workers compute with NumPy alone
                 warnings.simplefilter("ignore", DeprecationWarning)
                 process.start()
+            if forks:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             self.processes.append(process)
         for _, theirs in pipes:
             theirs.close()
@@ -115,8 +120,10 @@ class _Pool:
 
 def _work(dataset: Dataset, plan: Sequence[Sequence[int]], pipe: Connection, others: Sequence[Connection]) -> None:
     """Life of a worker: its batches go out one after the other, each as soon as the one before has been taken."""
-    for signum in (signal.SIGINT, signal.SIGTERM):  # batch systems send them to all: the main process decides
+    for signum in SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
+    if others:  # of a fork
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     for other in others:
         other.close()
     torch.set_num_threads(1)

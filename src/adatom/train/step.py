@@ -13,6 +13,7 @@ from torch import Tensor
 from adatom.data.dataset import Dataset
 from adatom.errors import MemoryLimitError
 from adatom.graph import Graph, Results
+from adatom.memory import ran_out
 from adatom.potential import Potential
 from adatom.train.loss import LossConfig, Weights, terms, total
 from adatom.train.parallel import Team, divide
@@ -94,7 +95,7 @@ class Backward:
             try:
                 share, found = self._one(batch if len(part) == len(mine) else None, part, weights, counts)
             except (RuntimeError, MemoryError, MemoryLimitError) as error:
-                if not _no_room(error):
+                if not ran_out(error):
                     raise
                 self._less(part, atoms, error)
                 waiting += self._halves(part)
@@ -167,10 +168,3 @@ class Backward:
         """Loss of one structure by itself, without compiled code."""
         graph, label = self.data.batch([k])
         return self.value(graph, label, weights, torch.ones(3, dtype=torch.float64), compiled=False)
-
-
-def _no_room(error: Exception) -> bool:
-    """Whether an error says that memory has run out, as torch does on every device."""
-    if isinstance(error, (MemoryError, MemoryLimitError, torch.OutOfMemoryError)):
-        return True
-    return "allocate memory" in str(error) or "out of memory" in str(error)

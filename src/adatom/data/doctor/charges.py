@@ -8,8 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from adatom.data.doctor.finding import Finding, Severity, about, files_of
+from adatom.data.doctor.finding import Finding, Severity, about, files_of, listed
 from adatom.data.read import Structure
+from adatom.data.selection import Selection
 
 USUAL: Final = {"charge": ("total charge", "total_charge", 0.0), "spin": ("multiplicity", "multiplicity", 1.0)}
 
@@ -26,18 +27,21 @@ def unseen(structures: Sequence[Structure], seen: Collection[str]) -> list[Findi
         Of ``"charge"`` and ``"spin"``.
     """
     found = []
+    chosen = Selection.of(structures)  # numbers of all structures, and no objects: there may be millions
     for name, (what, key, default) in USUAL.items():
-        silent = [k for k, s in enumerate(structures) if key not in s.atoms.info]
-        values = sorted({float(s.atoms.info.get(key, default)) for s in structures})
+        given = chosen.charges if name == "charge" else chosen.spins
+        silent = np.flatnonzero(np.isnan(given))
+        values = np.unique(np.nan_to_num(given, nan=default)).tolist()
         told = ", ".join(f"{value:g}" for value in values[:8])
         if len(values) > 1 and name not in seen:
             message = f"the data hold structures of {what} {told}, and this model does not see it"
             remedy = f"choose a model that does (adatom models), or train on one {what} alone"
-            found.append(Finding(f"unseen {name}", "warning", files_of(structures), message, remedy))
+            found.append(Finding(f"unseen {name}", "warning", files_of(chosen.sample()), message, remedy))
         if name in seen and 0 < len(silent) < len(structures):
             message = f"{len(silent)} structures do not give their {what}, and others do"
             remedy = f"give {key} in every structure, {default:g} where it is that"
-            found.append(about(f"missing {name}", "error", structures, silent, message, remedy))
+            names = tuple(chosen.names[int(k)] for k in silent)
+            found.append(Finding(f"missing {name}", "error", listed(names), message, remedy, names))
     return found
 
 
