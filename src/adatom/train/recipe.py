@@ -13,7 +13,7 @@ from adatom.data.read import read
 from adatom.train.defaults import BATCH_ATOMS, data_facts, loss_settings
 from adatom.train.optimize import OptimizerConfig
 
-RATE = 0.2  # of the learning rate of a training from scratch
+RATE = 0.1  # of the learning rate of a training from scratch
 STEPS, FRAMES, LEAST_STEPS, MOST_STEPS = 1500, 100, 800, 12_000  # steps for so many frames; they grow as the root
 WARMUP = 50  # steps
 FRAMES_BETWEEN = 4  # training frames for each one that is validated or probed
