@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -289,7 +290,9 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
         molybdenum(tmp_path),
         {"finetune": {**finetune, "replay": {"share": 0.3}}, "limits": {"steps": 16}},
     )
-    whole = tune(base, files, tmp_path / "whole", **settings)
+    model = tmp_path / "model.adatom"
+    shutil.copy(base, model)
+    whole = tune(model, files, tmp_path / "whole", **settings)
     step = Trainer._update
 
     def stop_at_nine(self: Trainer, *rest: Any) -> None:
@@ -300,9 +303,12 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     monkeypatch.setattr(Trainer, "_update", stop_at_nine)
     monkeypatch.setattr(Trainer, "_overdue", lambda self: self.state.step == 5)
     with pytest.raises(KeyboardInterrupt):
-        tune(base, files, tmp_path / "cut", **settings)
+        tune(model, files, tmp_path / "cut", **settings)
     monkeypatch.undo()
-    again = tune(base, files, tmp_path / "cut", resume=True, **settings)
+    other = model_file.load(model)
+    other.references.mul_(1.5)
+    model_file.save(other, model)  # whatever becomes of the file: a run goes on from what it was begun with
+    again = tune(model, files, tmp_path / "cut", resume=True, **settings)
     one, other = (model_file.load(folder / "model.adatom") for folder in (whole, again))
     for name, tensor in one.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]) or bool(tensor.isnan().any()), name

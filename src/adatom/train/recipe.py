@@ -10,10 +10,11 @@ from typing import Any
 from adatom import model_file
 from adatom.data.labels import Keys
 from adatom.data.read import read
+from adatom.elements import number
 from adatom.train.defaults import BATCH_ATOMS, data_facts, loss_settings
 from adatom.train.optimize import OptimizerConfig
 
-RATE = 0.2  # of the learning rate of a training from scratch
+RATE, RATE_OF_NEW_ELEMENTS = 0.1, 0.5  # of the learning rate of a training from scratch
 STEPS, FRAMES, LEAST_STEPS, MOST_STEPS = 1500, 100, 800, 12_000  # steps for so many frames; they grow as the root
 WARMUP = 50  # steps
 FRAMES_BETWEEN = 4  # training frames for each one that is validated or probed
@@ -44,15 +45,17 @@ def recipe(
     fields
         Entries of ``data.keys`` that were given.
     """
+    known = {number(name) for name in model_file.info(model)["elements"]}
     structures = read([str(path) for path in files], Keys.parse(dict(fields or {})))[0]
     facts = data_facts(structures)
     frames, atoms = facts.structures, facts.structures * facts.atoms
     valid = min(max(round(0.1 * frames), min(5, frames // 2)), 200)
     share = float(settings.get("replay", {}).get("share") or 0.0)
     steps = min(max(STEPS * math.sqrt(frames / FRAMES), LEAST_STEPS), MOST_STEPS)
+    new = {int(z) for s in structures for z in s.atoms.numbers} - known
+    rate = RATE_OF_NEW_ELEMENTS if new else RATE
     batch = max(BATCH_ATOMS, math.ceil(facts.atoms))
     per_epoch = max(atoms / batch, 1) / (1 - share)
-    model_file.info(model)  # a wrong path is said before anything else
     return {
         "name": name,
         "data": {
@@ -62,7 +65,7 @@ def recipe(
         },
         "finetune": {"model": str(model), **settings},
         "loss": loss_settings(facts),
-        "optimizer": {"lr": RATE * OptimizerConfig().lr, "warmup_steps": WARMUP},
+        "optimizer": {"lr": rate * OptimizerConfig().lr, "warmup_steps": WARMUP},
         "batch": {"atoms": batch},
         "limits": {"epochs": max(round(steps / per_epoch), 3)},
         "validate_every": max(1, math.ceil(FRAMES_BETWEEN * (valid + 32) / max(frames, 1))),
