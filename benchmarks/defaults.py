@@ -25,6 +25,7 @@ from adatom.data.split import Split, split
 from adatom.train.config import TrainConfig
 from adatom.train.defaults import batch_atoms, data_facts, epochs
 
+WORTH_COMPILING = 6000  # steps
 RESULTS = Path(__file__).resolve().parent / "results" / "defaults.json"
 FILES: dict[str, tuple[list[str], list[str]]] = {  # to train on; to test on, a tenth of the former where there is none
     "si_pbe_gpaw": (["si_pbe_gpaw/train"], ["si_pbe_gpaw/test"]),
@@ -57,7 +58,7 @@ def main() -> None:
         train, test = parts(options.data, name)
         known = data_facts(train)
         atoms = batch_atoms(known)
-        bench = Bench(options.model, train, test)
+        bench = Bench(options.model, train, test, compiled=sum(options.steps) > WORTH_COMPILING)
         for entry in options.change or [""]:
             change = merge({"batch": {"atoms": atoms}}, nested(entry))
             for steps in options.steps:

@@ -19,7 +19,8 @@ from rich.console import Console
 import adatom
 from adatom.config import read_yaml
 from adatom.data.dataset import Dataset
-from adatom.train.run import read_sets, train
+from adatom.train.run import train
+from adatom.train.sets import read_sets
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 

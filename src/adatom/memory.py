@@ -169,6 +169,13 @@ def require(network: Model, graph: Graph) -> None:
         )
 
 
+def ran_out(error: Exception) -> bool:
+    """Whether an error says that memory has run out, as torch does on every device."""
+    if isinstance(error, (MemoryError, MemoryLimitError, torch.OutOfMemoryError)):
+        return True
+    return "allocate memory" in str(error) or "out of memory" in str(error)
+
+
 @contextmanager
 def guard(network: Model, graph: Graph) -> Iterator[None]:
     """MemoryLimitError with the number of neighbours where a graph turns out not to fit."""

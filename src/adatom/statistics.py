@@ -116,9 +116,16 @@ def shift_references(
     DataError
         An element that is new, and that no labelled structure holds.
     """
-    present = {int(z) for n in numbers for z in n}
+    known = [k for k, residual in enumerate(residuals) if np.isfinite(residual)]
+    present = {int(z) for k in known for z in numbers[k]}
+    absent = sorted({int(z) for n in numbers for z in n} - present - set(old) - set(given or {}))
+    if absent:
+        raise _unlabelled(absent)
+    if not present:
+        energies = {**old, **(given or {})}
+        return References(energies, {z: "given" if z in (given or {}) else "model" for z in energies})
     fixed = {z: energy - old.get(z, 0.0) for z, energy in (given or {}).items() if z in present}
-    moved = fit_references(numbers, residuals, given=fixed)
+    moved = fit_references([numbers[k] for k in known], [residuals[k] for k in known], given=fixed)
     energies = dict(old) | {z: old.get(z, 0.0) + change for z, change in moved.energies.items()} | dict(given or {})
     source: dict[int, Source] = dict.fromkeys(old, "model")
     source.update(moved.source)
@@ -146,11 +153,7 @@ def _least_squares(
     count = count.reshape(len(use), len(wanted))
     absent = [z for z, column in zip(wanted, count.T, strict=True) if not column.any()]
     if absent:
-        raise DataError(
-            f"no labelled structure holds {', '.join(symbols(absent))}: its reference energy cannot be fitted",
-            wanted="an energy for each element",
-            remedy="add labelled structures or free atoms of these elements, or give their references",
-        )
+        raise _unlabelled(absent)
     rest = np.array([energies[s] - sum(known.get(int(z), 0.0) for z in numbers[s]) for s in use])
     weight = 1.0 / np.sqrt([len(numbers[s]) for s in use])
     fitted, _, rank, spread = np.linalg.lstsq(count * weight[:, None], rest * weight, rcond=1e-8)  # of minimum norm
@@ -166,6 +169,14 @@ def _least_squares(
             "compositions hardly differ",
         )
     return {z: float(e) for z, e in zip(wanted, fitted, strict=True)}, remarks
+
+
+def _unlabelled(absent: Sequence[int]) -> DataError:
+    return DataError(
+        f"no labelled structure holds {', '.join(symbols(absent))}: its reference energy cannot be fitted",
+        wanted="an energy for each element",
+        remedy="add labelled structures or free atoms of these elements, or give their references",
+    )
 
 
 def scales(

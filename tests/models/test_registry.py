@@ -17,7 +17,7 @@ from adatom.models import MODELS, read_model
 from adatom.models.base import Facts
 from adatom.models.mlanet import SIZES, MLANetConfig
 from adatom.train.config import TrainConfig
-from adatom.train.run import facts
+from adatom.train.knowledge import facts
 from toy import Toy, ToyConfig, toy_potential
 
 FACTS = Facts((1, 8), 12.5, (-1.0, 2.0), (1.0, 3.0))

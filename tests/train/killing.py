@@ -22,6 +22,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,14 @@ def disturbed(values: dict[str, Any], folder: Path, length: float, draw: random.
     return hit
 
 
-def session(values: dict[str, Any], folder: Path, after: float | None, draw: random.Random) -> bool:
-    """Run, or go on, in child processes; whether they were killed ``after`` some seconds."""
+def session(
+    values: dict[str, Any],
+    folder: Path,
+    after: float | None,
+    draw: random.Random,
+    until: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Run, or go on, in child processes; whether they were killed, ``after`` some seconds or when ``until`` says so."""
     if (folder / "run" / "model.adatom").exists() and (folder / "run" / "report.html").exists():
         return False
     count = values.get("devices", 1)
@@ -96,7 +103,7 @@ def session(values: dict[str, Any], folder: Path, after: float | None, draw: ran
     children = [child(values, folder, rank, count, port) for rank in range(count)]
     end = time.monotonic() + (PATIENCE if after is None else after)
     running = set(children)
-    while running and time.monotonic() < end:
+    while running and time.monotonic() < end and not until():
         for pid in list(running):
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
@@ -106,7 +113,7 @@ def session(values: dict[str, Any], folder: Path, after: float | None, draw: ran
         time.sleep(0.002)
     if not running:
         return False
-    if after is None:
+    if after is None and not until():
         sys.exit(f"{folder}: no end after {PATIENCE} s")
     victims = list(running)
     if count == 2 and draw.random() < 0.5:  # one alone: the other must notice, not wait for ever

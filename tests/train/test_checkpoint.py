@@ -128,3 +128,58 @@ def test_a_checkpoint_without_some_of_its_parts_is_refused(tmp_path: Path) -> No
     partial = checkpoint.Checkpoint({k: v for k, v in whole.tensors.items() if "average" not in k}, whole.state)
     with pytest.raises(CheckpointError, match="another"):
         checkpoint.scatter(partial, run.network, run.averages, run.optimizer)
+
+
+def test_the_checkpoint_before_is_kept_and_taken_when_the_last_one_is_damaged(tmp_path: Path) -> None:
+    run, path = Run(0), tmp_path / checkpoint.CHECKPOINT
+    for step in (1, 2, 3):
+        checkpoint.write(run.gather()._replace(state=STATE | {"step": step}), path)
+        run.step()
+    assert checkpoint.last(tmp_path)[1].state["step"] == 3
+    assert checkpoint.read(tmp_path / checkpoint.BEFORE).state["step"] == 2
+    whole = path.read_bytes()
+    for damaged in (whole[:-7], whole[: len(whole) // 2], flipped(whole, len(whole) - 9), flipped(whole, 40), b""):
+        path.write_bytes(damaged)
+        found, saved, remark = checkpoint.last(tmp_path)
+        assert (found.name, saved.state["step"]) == (checkpoint.BEFORE, 2)
+        assert "damaged" in remark
+    path.unlink()
+    assert checkpoint.last(tmp_path)[1].state["step"] == 2
+    (tmp_path / checkpoint.BEFORE).write_bytes(b"")
+    with pytest.raises(CheckpointError, match="no usable checkpoint"):
+        checkpoint.last(tmp_path)
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
+
+
+def test_every_flipped_bit_of_weights_and_state_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / checkpoint.CHECKPOINT
+    checkpoint.write(Run(0).gather(), path)
+    whole = path.read_bytes()
+    for at in range(8, len(whole), 11):
+        path.write_bytes(flipped(whole, at))
+        try:
+            read = checkpoint.read(path)
+        except CheckpointError:
+            continue
+        # what is left are names of dtypes and spaces, that change nothing
+        ours = Run(0).gather()
+        assert read.state == ours.state, at
+        assert all(torch.equal(read.tensors[name], tensor) for name, tensor in ours.tensors.items()), at
+
+
+def test_all_that_differs_is_listed() -> None:
+    before = {
+        "seed": 0,
+        "loss": {"kind": "huber", "forces": 10.0},
+        "limits": {"epochs": 3},
+        "data": {"train": "sha256:a"},
+    }
+    now = {"seed": 1, "loss": {"kind": "l1", "forces": 10.0}, "limits": {"epochs": 9}, "data": {"train": "sha256:b"}}
+    with pytest.raises(CheckpointError, match=r"another seed, loss\.kind, data\.train") as caught:
+        checkpoint.same_run(before, now, Path("x"))
+    assert caught.value.wanted == "seed = 0; loss.kind = huber; data.train = sha256:a"
+    assert caught.value.got == "seed = 1; loss.kind = l1; data.train = sha256:b"
+    checkpoint.same_run(before, before | {"limits": {"epochs": 9}, "devices": 2}, Path("x"))

@@ -29,9 +29,11 @@ from train.runs import NETWORK, run, slices
 ALL = {"energy": 1.0, "forces": 1.0, "stress": 1.0}
 
 
-def structure(atoms: int, energy: bool = True, forces: bool = True, stress: bool = False) -> Structure:
+def structure(
+    atoms: int, energy: bool = True, forces: bool = True, stress: bool = False, periodic: bool = True
+) -> Structure:
     return Structure(
-        ase.Atoms("Si" * atoms, np.arange(3.0 * atoms).reshape(-1, 3)),
+        ase.Atoms("Si" * atoms, np.arange(3.0 * atoms).reshape(-1, 3), cell=[9.0, 9.0, 9.0], pbc=periodic),
         -1.0 if energy else np.nan,
         np.full((atoms, 3), 0.0 if forces else np.nan),
         np.full((3, 3), 0.0 if stress else np.nan),
@@ -40,8 +42,15 @@ def structure(atoms: int, energy: bool = True, forces: bool = True, stress: bool
 
 
 def test_facts_are_those_of_the_structures_that_are_not_single_atoms() -> None:
-    facts = data_facts([structure(2), structure(4, energy=False), structure(6, stress=True), structure(1)])
+    free = structure(1, periodic=False)
+    facts = data_facts([structure(2), structure(4, energy=False), structure(6, stress=True), free])
     assert facts == DataFacts(3, 4.0, {"energy": pytest.approx(2 / 3), "forces": 1.0, "stress": pytest.approx(1 / 3)})
+
+
+def test_stress_is_missed_only_where_there_can_be_one() -> None:
+    molecule, crystal = structure(3, periodic=False), structure(2, stress=True)
+    assert data_facts([molecule, crystal]).labelled["stress"] == 1.0
+    assert data_facts([molecule]).labelled["stress"] == 0.0
 
 
 def test_a_batch_holds_a_structure_at_least_and_an_epoch_several_batches_at_best() -> None:

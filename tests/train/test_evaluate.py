@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import ase
 import numpy as np
@@ -17,8 +18,9 @@ from rich.console import Console
 from adatom.data.dataset import Budget, Dataset
 from adatom.data.read import Structure
 from adatom.errors import UnknownElementError
-from adatom.graph import Results
+from adatom.graph import Graph, Results
 from adatom.neighbors import graph_from_atoms
+from adatom.potential import Potential
 from adatom.train.evaluate import Predictions, errors_table, predict
 from adatom.units import EV_PER_A3_IN_GPA
 from toy import toy_potential
@@ -146,3 +148,24 @@ def test_the_table_shows_each_set_and_a_dash_where_nothing_is_known() -> None:
     assert any(line.split()[1:3] == ["train", "│"] for line in lines)
     assert "12.35" in next(line for line in lines if "test" in line)
     assert "–" in next(line for line in lines if "test" in line)
+
+
+def test_where_memory_runs_out_the_answers_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    potential = toy_potential()
+    structures = [structure(crystal(k), f"cu{k}") for k in range(12)] + [structure(ase_molecule("H2O"), "water")]
+    dataset = Dataset(structures, potential.cutoff)
+    whole = predict(potential, dataset, Budget(atoms=64))
+    forward, tried = Potential.forward, []
+
+    def limited(self: Potential, graph: Graph, *others: Any, **named: Any) -> Results:
+        tried.append(graph.numbers.shape[0])
+        if tried[-1] > 10:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, graph, *others, **named)
+
+    monkeypatch.setattr(Potential, "forward", limited)
+    cut = predict(potential, dataset, Budget(atoms=64))
+    assert max(tried) > 40
+    assert list(cut.names) == list(whole.names)
+    for ours, theirs in zip(cut.predicted, whole.predicted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12, equal_nan=True)

@@ -111,6 +111,8 @@ def test_the_answers_get_sterner_and_are_forgotten() -> None:
         for _ in range(200):
             trouble.passed()
     assert trouble.skipped == {"a": 20}
+    assert trouble.told() == "steps were not taken for 1 structures: a (20 times)"
+    assert Trouble().told() == ""
 
 
 def test_a_spike_stands_out_from_what_is_usual_and_a_trend_does_not() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -55,7 +55,11 @@ def finetune(
         "lora": None if lora is None else {"rank": lora},
         "source": source,
     }
-    values = recipe(model, files, name, {"valid": valid or [], "test": test or []}, settings)
+    asked: dict[str, Any] = {}
+    for entry in change or ():
+        override(asked, entry)
+    fields = asked.get("data", {}).get("keys")
+    values = recipe(model, files, name, {"valid": valid or [], "test": test or []}, settings, fields)
     limits = {name: value for name, value in (("epochs", epochs), ("minutes", minutes)) if value is not None}
     if limits:
         values["limits"] = limits

@@ -136,7 +136,8 @@ def _neighbours(points: np.ndarray) -> list[tuple[int, int]]:
     orders = [np.arange(count), *np.argsort(points @ directions, axis=0).T]
     ends = np.concatenate([np.stack([o[:-step], o[step:]], axis=1) for o in orders for step in range(1, 9)])
     ends = np.unique(np.sort(ends, axis=1), axis=0)
-    lengths = np.array([np.linalg.norm(points[a] - points[b]) for a, b in ends])
+    steps = range(0, len(ends), 4096)
+    lengths = np.concatenate([np.linalg.norm(np.diff(points[ends[k : k + 4096]], axis=1)[:, 0], axis=1) for k in steps])
     kept = ends[np.argsort(lengths, kind="stable")[: NEAREST * count]]
     return [(int(a), int(b)) for a, b in kept]
 

@@ -187,7 +187,8 @@ class Store(Sequence[Structure]):
         start, stop = shard_bytes(self.shards, k, name)
         with file_of(self.folder, name).open("rb") as stream:
             stream.seek(start)
-            return bool(hashlib.sha256(stream.read(stop - start)).hexdigest() == self.shards[k]["sha256"][name])
+            told = str(self.shards[k]["sha256"][name])
+            return hashlib.sha256(stream.read(stop - start)).hexdigest() == told
 
     def shard_of(self, frame: int) -> int:
         """Shard of a structure."""

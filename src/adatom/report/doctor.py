@@ -140,8 +140,7 @@ def _identity(
         "text": names,
         "customdata": plain(distance, 3),
         "marker": {"color": "@blue", "size": 6, "opacity": 0.55, "line": {"width": 0}},
-        "hovertemplate": "<b>%{text}</b><br>work %{x:.4~g} eV<br>dE %{y:.4~g} eV<br>"
-        "%{customdata} Å apart<extra></extra>",
+        "hovertemplate": "<b>%{text}</b>, %{customdata} Å<br>work %{x:.4~g} eV<br>dE %{y:.4~g} eV<extra></extra>",
     }
     look = layout(axis("work (eV)", span=span), axis("energy difference (eV)", span=span), hover="closest")
     diagonal = {"color": "@muted", "width": 1}

@@ -26,6 +26,7 @@ FREE = {
     *("name", "limits", "devices", "nodes", "accelerator", "threads", "workers", "max_time", "detect", "loggers"),
     *("checkpoint_minutes", "patience", "validate_every"),
 }
+FORMAT = "2"  # of these files
 LISTED = 12  # differences in a message
 
 
@@ -143,7 +144,8 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
     CheckpointError when the disk is full or not writable, the previous checkpoint still in place.
     """
     state = json.dumps(checkpoint.state)
-    data = pack_tensors(checkpoint.tensors, {"state": state, "sha256": _digest(checkpoint.tensors, state)})
+    metadata = {"format": FORMAT, "state": state, "sha256": _digest(checkpoint.tensors, state)}
+    data = pack_tensors(checkpoint.tensors, metadata)
     try:
         if path.exists():  # a second name first, so that there is a whole one under each name at every moment
             second = path.with_name(f".{BEFORE}.{os.getpid()}.part")
@@ -203,6 +205,8 @@ def read(path: Path) -> Checkpoint:
         with safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
             metadata = file.metadata()
+        if metadata.get("format") != FORMAT:
+            raise ValueError("it was written by another version of adatom")
         if _digest(tensors, metadata["state"]) != metadata["sha256"]:
             raise ValueError("its content does not match its checksum")
         return Checkpoint(tensors, json.loads(metadata["state"]))

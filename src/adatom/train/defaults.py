@@ -6,7 +6,7 @@ configuration is one of these rules, worked out before training: what a run fold
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from adatom.data.read import LABELS, Structure, read
+from adatom.data.selection import Selection
 from adatom.errors import ConfigError, LabelError
 from adatom.train.config import DataConfig, TrainConfig
 from adatom.train.loss import LossConfig
@@ -33,20 +34,22 @@ class DataFacts:
 
     structures: int
     atoms: float  # mean of a structure
-    labelled: Mapping[str, float]  # share of the structures with energy, forces, stress
+    labelled: Mapping[str, float]  # share of the structures with energy, forces and, of periodic ones, stress
 
 
-def data_facts(structures: Iterable[Structure]) -> DataFacts:
-    """Facts of structures as they were read."""
-    atoms: list[int] = []
-    labelled: list[tuple[bool, bool, bool]] = []
-    for s in structures:
-        if not s.isolated:
-            atoms.append(len(s.atoms))
-            known = (np.isfinite(s.energy), np.isfinite(s.forces).all(), np.isfinite(s.stress).all())
-            labelled.append((bool(known[0]), bool(known[1]), bool(known[2])))
-    shares = np.mean(labelled, axis=0).tolist() if labelled else [0.0, 0.0, 0.0]
-    return DataFacts(len(atoms), float(np.mean(atoms)) if atoms else 1.0, dict(zip(LABELS, shares, strict=True)))
+def data_facts(structures: Sequence[Structure]) -> DataFacts:
+    """Facts of structures as they were read: of columns of numbers, so that a store makes no structure for them.
+
+    Stress is asked of structures that are periodic in three directions; without any of those nothing has it.
+    """
+    chosen = Selection.of(structures)
+    chosen = chosen.select(np.flatnonzero(~chosen.isolated))
+    shares = {}
+    for name in LABELS:
+        known = chosen.has(name)
+        known = known[chosen.periodic] if name == "stress" else known
+        shares[name] = float(known.mean()) if len(known) else 0.0
+    return DataFacts(len(chosen), float(chosen.atoms.mean()) if len(chosen) else 1.0, shares)
 
 
 def batch_atoms(facts: DataFacts) -> int:
@@ -188,7 +191,8 @@ def _facts_of(data: Mapping[str, Any], where: str) -> DataFacts:
     """Facts of the training files that the entry ``data`` of a configuration names."""
     plain = {key: value for key, value in data.items() if (key, value) != ("split", AUTO)}
     config = DataConfig.parse(plain, where=f"{where}: data")
-    return data_facts(read(config.train, config.keys, config.units)[0])
+    every = [read(own.train, own.keys, own.units)[0] for _, own in config.by_source()]
+    return data_facts(every[0] if len(every) == 1 else [s for structures in every for s in structures])
 
 
 def _merged(values: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,9 @@ from rich.table import Table
 from torch import Tensor
 
 from adatom.data.dataset import Budget, Dataset, batches
-from adatom.graph import Results
+from adatom.errors import MemoryLimitError
+from adatom.graph import Graph, Results
+from adatom.memory import ran_out
 from adatom.potential import Potential
 from adatom.train.knowledge import check_structures
 from adatom.train.loss import LossConfig, Weights, counted, terms, total
@@ -101,17 +103,36 @@ def measure(
     found = Measured(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in ((3, 3), 3, 3)))
     was_training = potential.training
     potential.eval()
-    plan = batches(dataset, budget, seed=0, epoch=0, shuffle=False)
-    for indices in plan[share[0] :: share[1]]:
-        graph, label = dataset.batch(indices)
-        graph, label = graph.to(device), Results(*(t.to(device) for t in label))
-        predicted = potential(graph, forces=True, stress=bool(torch.isfinite(label.stress).any()))
-        predicted = Results(*(t.detach() for t in predicted))
+    for graph, label, predicted in _answers(potential, dataset, budget, device, share):
         found.errors_of.add_(_errors(graph.owner, predicted, label))
         found.terms.add_(terms(loss, weights, graph, predicted, label))
         found.counts.add_(counted(label))
     potential.train(was_training)
     return found
+
+
+def _answers(
+    potential: Potential, dataset: Dataset, budget: Budget, device: torch.device | str, share: tuple[int, int] = (0, 1)
+) -> Iterator[tuple[Graph, Results, Results]]:
+    """Graph, labels and predictions, batch after batch in order; where memory runs out, in halves from there on."""
+    plan, most = batches(dataset, budget, seed=0, epoch=0, shuffle=False), math.inf
+    waiting = list(plan[share[0] :: share[1]])[::-1]
+    while waiting:
+        indices = waiting.pop()
+        atoms, half = int(dataset.atoms[indices].sum()), len(indices) // 2
+        if atoms <= most or not half:
+            try:
+                graph, label = dataset.batch(indices)
+                graph, label = graph.to(device), Results(*(t.to(device) for t in label))
+                predicted = potential(graph, forces=True, stress=bool(torch.isfinite(label.stress).any()))
+            except (RuntimeError, MemoryError, MemoryLimitError) as error:
+                if not half or not ran_out(error):
+                    raise
+                most = atoms // 2
+            else:
+                yield graph, label, Results(*(t.detach() for t in predicted))
+                continue
+        waiting += [indices[half:], indices[:half]]
 
 
 def _errors(owner: Tensor, predicted: Results, label: Results) -> Tensor:
@@ -161,16 +182,13 @@ def predict(potential: Potential, dataset: Dataset, budget: Budget, device: torc
     computed.
     """
     check_structures(potential, dataset.structures, dataset.sources)
-    stress = bool(dataset.chosen.has_some("stress").any())
     was_training = potential.training
     potential.eval()
     parts: list[tuple[Results, Results]] = []
     numbers: list[Tensor] = []
-    for indices in batches(dataset, budget, seed=0, epoch=0, shuffle=False):  # in the order of the data set
-        graph, label = dataset.batch(indices)
-        predicted = potential(graph.to(device), forces=True, stress=stress)
-        parts.append((label, Results(*(t.detach().cpu() for t in predicted))))
-        numbers.append(graph.numbers)
+    for graph, label, predicted in _answers(potential, dataset, budget, device):  # in the order of the data set
+        parts.append((Results(*(t.cpu() for t in label)), Results(*(t.cpu() for t in predicted))))
+        numbers.append(graph.numbers.cpu())
     potential.train(was_training)
     label, predicted = (Results(*(torch.cat(t) for t in zip(*side, strict=True))) for side in zip(*parts, strict=True))
     return Predictions(

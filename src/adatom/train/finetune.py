@@ -20,6 +20,7 @@ from torch import nn
 from adatom import model_file
 from adatom.config import Config, nearest
 from adatom.data.dataset import Budget, Dataset, batches
+from adatom.data.read import Keys, Structure, Units, read
 from adatom.elements import symbols
 from adatom.errors import ChargeError, ConfigError
 from adatom.models.base import Model
@@ -42,19 +43,31 @@ class LoRAConfig(Config):
     also: tuple[str, ...] = Field((), description="weights that are trained whole beside them, by name")
 
 
-class ReplayConfig(Config):
+class OldFiles(Config):
+    """Labelled structures that the model was made for."""
+
+    files: tuple[str, ...] = ()
+    keys: Keys = Keys()
+    units: Units = Units()
+
+    def read(self) -> list[Structure]:
+        """All but free atoms."""
+        return [s for s in read(self.files, self.keys, self.units)[0] if not s.isolated]
+
+
+class ReplayConfig(OldFiles):
     """What keeps the old in mind while the new is learned."""
 
     share: float | None = Field(
         None, ge=0.0, lt=1.0, description="of the atoms of an epoch; None: 0.3 where old and new cannot contradict"
     )
-    files: tuple[str, ...] = Field((), description="old data; without, generic structures as the old model sees them")
+    files: tuple[str, ...] = Field((), description="without, generic structures as the old model sees them")
 
 
-class ForgettingConfig(Config):
+class ForgettingConfig(OldFiles):
     """How forgetting is measured, and how much of it there may be."""
 
-    files: tuple[str, ...] = Field((), description="old test data; without, generic structures as the model saw them")
+    files: tuple[str, ...] = Field((), description="without, generic structures as the old model saw them")
     bound: float | None = Field(None, gt=1.0, description="training stops when errors on them grow beyond this ratio")
     structures: PositiveInt = Field(32, description="generic structures, where no files are given")
 
@@ -214,20 +227,16 @@ def _solved(
             )
         energies = {**old, **given}
         return References(energies, {z: "given" if z in given else "model" for z in energies})
-    use = [k for k, s in enumerate(dataset.structures) if np.isfinite(s.energy) and not s.isolated]
-    seen = {int(z) for k in use for z in dataset.structures[k].atoms.numbers}
-    use += [  # a free atom says nothing of bound ones, but it may be all there is
-        k
-        for k, s in enumerate(dataset.structures)
-        if s.isolated and np.isfinite(s.energy) and int(s.atoms.numbers[0]) not in seen
-    ]
-    predicted = energies_of(grown, dataset, use, source)
-    return shift_references(
-        old,
-        [dataset.structures[k].atoms.numbers for k in use],
-        [dataset.structures[k].energy - e for k, e in zip(use, predicted, strict=True)],
-        given,
-    )
+    structures = dataset.structures
+    bound = [k for k, s in enumerate(structures) if np.isfinite(s.energy) and not s.isolated]
+    seen = {int(z) for k in bound for z in structures[k].atoms.numbers}
+    # a free atom says nothing of bound ones, but it may be all there is
+    free = [k for k, s in enumerate(structures) if s.isolated and int(s.atoms.numbers[0]) not in seen]
+    use = [*bound, *(k for k in free if np.isfinite(structures[k].energy))]
+    residuals = np.full(len(structures), np.nan)
+    residuals[use] = [structures[k].energy for k in use]
+    residuals[use] -= energies_of(grown, dataset, use, source)
+    return shift_references(old, [s.atoms.numbers for s in structures], residuals, given)
 
 
 def _kept(config: FinetuneConfig, solved: References, dataset: Dataset) -> list[str]:

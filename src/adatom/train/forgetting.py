@@ -14,7 +14,7 @@ from rich.table import Table
 from torch import Tensor
 
 from adatom.data.dataset import Budget, Dataset
-from adatom.data.read import Structure, read
+from adatom.data.read import Structure
 from adatom.errors import ConfigError
 from adatom.potential import Potential
 from adatom.statistics import shift_references
@@ -64,7 +64,7 @@ def replayed(
     if not config.files:
         systems = generic(start.card, elements, wanted, REPLAYED, periodic=periodic)
         return labelled(start, systems, source, "replay")
-    structures = [s for s in read(config.files)[0] if not s.isolated]
+    structures = config.read()
     order = np.random.default_rng(REPLAYED).permutation(len(structures))
     chosen: list[Structure] = []
     for k in order:
@@ -146,7 +146,7 @@ class Probe:
     ) -> Probe:
         """Before training. ConfigError for a bound on what is not known."""
         if config.files:
-            structures = levelled([s for s in read(config.files)[0] if not s.isolated], start, source)
+            structures = levelled(config.read(), start, source)
             dataset = Dataset(structures, start.cutoff, source)
             before = _figures(predict(start, dataset, Budget(atoms=256), device).errors())
             return cls(dataset, config, before, False, device)
@@ -180,10 +180,10 @@ class Probe:
         ]
         return max(ratios) if ratios else None
 
-    def judge(self, weights: list[Tensor]) -> tuple[list[Tensor], str]:
+    def judge(self, weights: list[Tensor], ratio: float) -> tuple[list[Tensor], str]:
         """After a look, the weights to go on with: these, or the last within the bound, and the reason to stop then."""
-        ratio, bound = self.ratio(), self.config.bound
-        if bound is None or ratio is None or ratio <= bound:
+        bound = self.config.bound
+        if bound is None or ratio <= bound:
             self.kept = [t.clone() for t in weights] if bound is not None else []
             return weights, ""
         return [t.clone() for t in self.kept or weights], f"{FORGOT} {ratio:.2f} times, beyond {bound:g}"

@@ -443,7 +443,8 @@ class Trainer:
         with self.average.applied():
             record = self.probe.look(self.potential)
         self.log.add({"kind": "forgetting", "step": self.state.step, "epoch": self.state.epoch, **record})
-        kept, said = self.probe.judge(self.average.average)
+        ratio = float(self.team.gather([record["ratio"] or 0.0])[0, 0])  # of the first process: all must agree
+        kept, said = self.probe.judge(self.average.average, ratio)
         self.average.average = kept
         if said:
             self.best = kept

@@ -47,7 +47,8 @@ def make_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.Op
         return torch.optim.AdamW(
             trained, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
         )
-    tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    # all parameters of theirs: rows may be weights of their own (nn/lora.py)
+    tables = {id(p) for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     matrices = [p for p in trained if p.ndim > 1 and min(p.shape[-2:]) > 1 and id(p) not in tables]
     chosen = {id(p) for p in matrices}
     others = [p for p in trained if id(p) not in chosen]

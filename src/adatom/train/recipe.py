@@ -7,22 +7,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from adatom import model_file
 from adatom.data.labels import Keys
-from adatom.data.read import Structure, read
+from adatom.data.read import read
+from adatom.elements import number
+from adatom.train.defaults import BATCH_ATOMS, data_facts, loss_settings
 from adatom.train.optimize import OptimizerConfig
 
-RATE = 0.2  # of the learning rate of a training from scratch
+RATE, RATE_OF_NEW_ELEMENTS = 0.1, 0.5  # of the learning rate of a training from scratch
 STEPS, FRAMES, LEAST_STEPS, MOST_STEPS = 1500, 100, 800, 12_000  # steps for so many frames; they grow as the root
-ATOMS = 32  # of a batch
 WARMUP = 50  # steps
 FRAMES_BETWEEN = 4  # training frames for each one that is validated or probed
 
 
 def recipe(
-    model: Path, files: Sequence[Path], name: str, data: Mapping[str, Sequence[Path]], settings: Mapping[str, Any]
+    model: Path,
+    files: Sequence[Path],
+    name: str,
+    data: Mapping[str, Sequence[Path]],
+    settings: Mapping[str, Any],
+    fields: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Plain values of a training configuration.
 
@@ -38,16 +42,20 @@ def recipe(
         Further files by set: ``valid``, ``test``.
     settings
         Entries of ``finetune`` that were given.
+    fields
+        Entries of ``data.keys`` that were given.
     """
-    keys = Keys()
-    structures = read([str(path) for path in files], keys)[0]
-    frames = sum(not s.isolated for s in structures)
-    atoms = sum(len(s.atoms) for s in structures)
+    known = {number(name) for name in model_file.info(model)["elements"]}
+    structures = read([str(path) for path in files], Keys.parse(dict(fields or {})))[0]
+    facts = data_facts(structures)
+    frames, atoms = facts.structures, facts.structures * facts.atoms
     valid = min(max(round(0.1 * frames), min(5, frames // 2)), 200)
     share = float(settings.get("replay", {}).get("share") or 0.0)
     steps = min(max(STEPS * math.sqrt(frames / FRAMES), LEAST_STEPS), MOST_STEPS)
-    per_epoch = max(atoms / ATOMS, 1) / (1 - share)
-    model_file.info(model)  # a wrong path is said before anything else
+    new = {int(z) for s in structures for z in s.atoms.numbers} - known
+    rate = RATE_OF_NEW_ELEMENTS if new else RATE
+    batch = max(BATCH_ATOMS, math.ceil(facts.atoms))
+    per_epoch = max(atoms / batch, 1) / (1 - share)
     return {
         "name": name,
         "data": {
@@ -56,23 +64,9 @@ def recipe(
             "split": {"valid": valid},
         },
         "finetune": {"model": str(model), **settings},
-        "loss": _loss(structures),
-        "optimizer": {"lr": RATE * OptimizerConfig().lr, "warmup_steps": WARMUP},
+        "loss": loss_settings(facts),
+        "optimizer": {"lr": rate * OptimizerConfig().lr, "warmup_steps": WARMUP},
+        "batch": {"atoms": batch},
         "limits": {"epochs": max(round(steps / per_epoch), 3)},
         "validate_every": max(1, math.ceil(FRAMES_BETWEEN * (valid + 32) / max(frames, 1))),
     }
-
-
-def _loss(structures: Sequence[Structure]) -> dict[str, Any]:
-    """Weights of labels that the data have not are zero, and those that some lack may be missing."""
-    weights: dict[str, Any] = {}
-    missing = []
-    for label in ("energy", "forces", "stress"):
-        asked = [s for s in structures if label != "stress" or s.atoms.pbc.all()]
-        have = sum(bool(np.isfinite(getattr(s, label)).all()) for s in asked)
-        if have == 0:
-            weights[label] = 0.0
-            weights.setdefault("late", {})[label] = 0.0
-        elif have < len(asked):
-            missing.append(label)
-    return weights | ({"allow_missing": missing} if missing else {})

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import json
-import platform
-import sys
-import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +14,16 @@ from rich.text import Text
 
 from adatom import model_file
 from adatom.data.dataset import Dataset
-from adatom.data.doctor import Finding, consistency, unseen
-from adatom.data.doctor.examine import choose
-from adatom.data.read import Found, Structure, fingerprint, found_table, read, require
-from adatom.data.selection import Selection, concatenated
-from adatom.data.split import check_leaks, split
-from adatom.elements import symbol
-from adatom.errors import ConfigError, DataError
+from adatom.data.doctor import unseen
+from adatom.data.selection import Selection
+from adatom.errors import ConfigError
 from adatom.models import MODELS
 from adatom.potential import Potential
 from adatom.priors import PRIORS
 from adatom.report import write_report
 from adatom.statistics import References
 from adatom.train.checkpoint import BEFORE, CHECKPOINT, disk, sweep
-from adatom.train.config import DataConfig, TrainConfig
+from adatom.train.config import TrainConfig
 from adatom.train.evaluate import errors_table, predict
 from adatom.train.finetune import merged
 from adatom.train.forgetting import forgetting_table
@@ -45,33 +35,13 @@ from adatom.train.loggers import make_loggers, require_loggers
 from adatom.train.loop import Trainer
 from adatom.train.parallel import Team
 from adatom.train.progress import Progress
+from adatom.train.records import data_card, data_record, identity, start_record, versions
+from adatom.train.sets import COLOURS, Sets, read_all, show
 from adatom.train.stages import stages_of
 from adatom.train.start import Start, tuned
 from adatom.train.state import State
 
-QUICK = 2_000  # structures of a store that are looked at before training
 MATMUL = {"float32": "highest", "tf32": "high", "bf16": "medium"}  # as PyTorch calls them
-COLOURS = {"error": "bold red", "warning": "yellow", "note": "green"}  # of findings
-
-
-@dataclass(frozen=True)
-class Sets:
-    """The structures of a run, parted, with what their files held and what the doctor says."""
-
-    train: Sequence[Structure]
-    valid: Sequence[Structure]
-    test: Sequence[Structure]
-    found: dict[str, list[Found]]  # part -> its files
-    findings: list[Finding]
-    sources: dict[str, np.ndarray] = field(default_factory=dict)  # part -> source of each of its structures
-
-    def source_of(self, part: str, first: int = 0) -> np.ndarray:
-        """Source of the labels of each structure of a part, counted from ``first``."""
-        return first + self.sources.get(part, np.zeros(len(self.parts()[part]), dtype=np.int64))
-
-    def parts(self) -> dict[str, Sequence[Structure]]:
-        """By name."""
-        return {"train": self.train, "valid": self.valid, "test": self.test}
 
 
 def train(
@@ -113,12 +83,12 @@ def train(
     start = _fresh(config, sets) if config.finetune is None else tuned(config, sets.train, run, team, resume)
     resolved, potential, references = start.config, start.potential, start.references
     sets = _fitting(sets, potential, start, console)
-    potential.card |= {"data": _data_card(sets), "versions": _versions()}
+    potential.card |= {"data": data_card(sets), "versions": versions()}
     train_set = start.training_set()
     valid_set = Dataset(sets.valid, potential.cutoff, sets.source_of("valid", start.source)) if sets.valid else None
     if team.first:
         sweep(run)
-    trainer = Trainer(resolved, potential, train_set, valid_set, run, team, _identity(resolved, sets))
+    trainer = Trainer(resolved, potential, train_set, valid_set, run, team, identity(resolved, sets))
     trainer.probe = start.probe
     if resume:
         remark = trainer.resume()
@@ -129,9 +99,9 @@ def train(
     team.wait()  # until all have read the checkpoint
     if team.first:
         _write(run / "config.yaml", resolved.to_yaml())
-        _write_json(run / "data.json", _data_record(sets, references, potential.card["data"]))
+        _write_json(run / "data.json", data_record(sets, references, potential.card["data"]))
         trainer.log.copies = make_loggers(config.loggers, run, resolved.model_dump(mode="json"), trainer.state.step)
-    trainer.log.add(_start_record(config, potential, team))
+    trainer.log.add(start_record(config, potential, team))
     title = f"{config.name}: {type(potential.network).__name__}, {len(train_set)} structures"
     try:
         with Progress(title, console=console) as display:
@@ -146,12 +116,7 @@ def train(
         trainer.log.close()
     if team.first:
         metrics = _finish(merged(trainer.potential), config, sets, run, trainer.state, team.device, start)
-        console.print(errors_table(metrics))
-        for name, own in metrics.get("sources", {}).items():
-            console.print(errors_table(own, f"Errors of {name}"))
-        if "forgetting" in metrics:
-            console.print(forgetting_table(metrics["forgetting"]))
-        console.print(f"model   {run / 'model.adatom'}\nreport  {write_report(run)}", soft_wrap=True)
+        _tell(metrics, trainer.state, run, console)
     team.wait()
     return run
 
@@ -187,58 +152,6 @@ def _require_validation(config: TrainConfig, sets: Sets) -> None:
             )
 
 
-def read_all(config: DataConfig, needed: set[str], console: Console) -> Sets:
-    """The structures of all sources of labels, one source after the other."""
-    every = config.by_source()
-    if len(every) == 1:
-        return read_sets(every[0][1], needed, console)
-    read: list[Sets] = []
-    for name, own in every:
-        console.print(Text.assemble(("source ", "bold"), name))
-        read.append(read_sets(own, needed, console))
-    parts = {part: concatenated(*(sets.parts()[part] for sets in read)) for part in read[0].parts()}
-    sources = {part: np.repeat(np.arange(len(read)), [len(sets.parts()[part]) for sets in read]) for part in parts}
-    found = {part: [f for sets in read for f in sets.found.get(part, [])] for part in parts}
-    return Sets(**parts, found=found, findings=[f for sets in read for f in sets.findings], sources=sources)
-
-
-def read_sets(config: DataConfig, needed: set[str], console: Console) -> Sets:
-    """Read all files, show what was found, split; labels must be there, and no test structure in the training set."""
-    found: dict[str, list[Found]] = {}
-    parts: dict[str, Sequence[Structure]] = {"valid": [], "test": []}
-    everything: Sequence[Structure]
-    everything, found["train"] = read(config.train, config.keys, config.units)
-    for part, files in (("valid", config.valid), ("test", config.test)):
-        if files:
-            parts[part], found[part] = read(files, config.keys, config.units)
-    console.print(found_table([f for files in found.values() for f in files]))
-    cut = config.split.model_copy(
-        update={name: 0 for name in ("valid", "test") if parts[name]}  # given as files: nothing to split off
-    )
-    training, valid, test = split(everything, cut)
-    valid, test = parts["valid"] or valid, parts["test"] or test
-    for structures in (training, valid, test):
-        if structures:
-            require(structures, needed)
-    remarks = check_leaks(concatenated(training, valid), test)
-    looked = training if isinstance(training, list) else choose(training, QUICK)
-    if len(looked) < len(training):
-        remarks.append(f"{len(looked)} of {len(training)} structures were looked at: adatom data check looks at more")
-    findings = [Finding("sample", "note", "data", remark) for remark in remarks]
-    findings += consistency(looked, sorted(needed))
-    _show(findings, console)
-    console.print(f"{len(training)} structures to train on, {len(valid)} to validate, {len(test)} to test")
-    return Sets(training, valid, test, found, findings)
-
-
-def _show(findings: Sequence[Finding], console: Console) -> None:
-    """Print findings; DataError at the first that forbids training."""
-    for finding in findings:
-        console.print(Text.assemble((finding.severity, COLOURS[finding.severity]), f": {finding.message}"))
-        if finding.severity == "error":
-            raise DataError(finding.message, where=finding.where, remedy=finding.remedy)
-
-
 def _fitting(sets: Sets, potential: Potential, start: Start, console: Console) -> Sets:
     """The same sets, with what is to be said of them beside this network.
 
@@ -247,7 +160,7 @@ def _fitting(sets: Sets, potential: Potential, start: Start, console: Console) -
     network = potential.network
     seen = {name for name, sees in (("charge", network.embeds_charge), ("spin", network.embeds_spin)) if sees}
     findings = unseen(sets.train, seen)
-    _show(findings, console)
+    show(findings, console)
     for part in ("valid", "test"):
         check_structures(potential, sets.parts()[part], sets.source_of(part, start.source))
     for remark in start.remarks:
@@ -291,8 +204,9 @@ def _finish(
         predictions = predict(potential, dataset, config.batch, device)
         metrics[part] = _plain(predictions.errors())
         for k, name in enumerate(potential.sources if sets.sources else ()):
-            own = predictions.of(np.flatnonzero(dataset.sources == k)).errors()
-            metrics.setdefault("sources", {}).setdefault(name, {})[part] = _plain(own)
+            own = np.flatnonzero(dataset.sources == k)
+            if len(own):
+                metrics.setdefault("sources", {}).setdefault(name, {})[part] = _plain(predictions.of(own).errors())
         if part != "train":
             path = run / ("predictions.npz" if part == "test" else "valid_predictions.npz")
             with disk(path):
@@ -312,6 +226,18 @@ def _finish(
     _write_json(run / "card.json", model_file.describe(potential))
     _write_json(run / "metrics.json", metrics)
     return metrics
+
+
+def _tell(metrics: dict[str, Any], state: State, run: Path, console: Console) -> None:
+    """What came out, for the terminal; the report is written."""
+    if state.trouble.told():
+        console.print(f"{state.trouble.told()}: see {run / LOG}", style="yellow", soft_wrap=True)
+    console.print(errors_table(metrics))
+    for name, own in metrics.get("sources", {}).items():
+        console.print(errors_table(own, f"Errors of {name}"))
+    if "forgetting" in metrics:
+        console.print(forgetting_table(metrics["forgetting"]))
+    console.print(f"model   {run / 'model.adatom'}\nreport  {write_report(run)}", soft_wrap=True)
 
 
 def _plain(errors: dict[str, float]) -> dict[str, float | None]:
@@ -335,87 +261,6 @@ def _check_folder(run: Path, resume: bool) -> Path:
     if resume and not resumable(run):
         raise ConfigError("there is no checkpoint to resume from", where=str(run), remedy="start without --resume")
     return run
-
-
-def _start_record(config: TrainConfig, potential: Potential, team: Team) -> dict[str, Any]:
-    return {
-        "kind": "start",
-        "time": time.time(),
-        "architecture": config.model.architecture,
-        "size": config.model.size,
-        "schedule": config.schedule,
-        "parameters": sum(p.numel() for p in potential.network.parameters()),
-        "device": str(team.device),
-        "processes": team.size,
-        "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
-    }
-
-
-def _identity(config: TrainConfig, sets: Sets) -> dict[str, Any]:
-    """The resolved configuration with fingerprints of the three sets in place of files, which may have moved."""
-    values = config.model_dump(mode="json")
-    parts = sets.parts()
-    settings = {name: value for name, value in values["data"].items() if name not in parts}  # first: the likelier cause
-    for own in settings["sources"].values():
-        for part in parts:
-            del own[part]
-    return values | {"data": settings | {part: fingerprint(structures) for part, structures in parts.items()}}
-
-
-def _data_card(sets: Sets) -> dict[str, Any]:
-    return {
-        "fingerprint": fingerprint(sets.train),
-        "structures": {part: len(structures) for part, structures in sets.parts().items()},
-        "files": sorted({Path(f.file).name for files in sets.found.values() for f in files}),
-    }
-
-
-def _data_record(sets: Sets, references: dict[str, References], card: dict[str, Any]) -> dict[str, Any]:
-    """What ``data.json`` holds."""
-    files = [
-        {
-            "file": f.file, "split": part, "frames": f.frames, "atoms": f.atoms, "labelled": dict(f.labelled),
-            **{f"{label}_key": f.key(label) for label in ("energy", "forces", "stress")},
-        }
-        for part, found in sets.found.items()
-        for f in found
-    ]  # fmt: skip
-    parts = {part: Selection.of(structures) for part, structures in sets.parts().items()}
-    elements: Counter[str] = Counter()
-    for chosen in parts.values():
-        elements.update({symbol(z): atoms for z, atoms in chosen.elements.items()})
-    return {
-        "files": files,
-        "splits": card["structures"],
-        "elements": dict(elements),
-        "config_types": {part: dict(chosen.config_type_counts()) for part, chosen in parts.items()},
-        "references": {} if len(references) > 1 else _references_record(next(iter(references.values()))),
-        "references_by_source": {name: _references_record(own) for name, own in references.items() if name},
-        "findings": [
-            {"severity": f.severity, "kind": f.kind, "where": f.where, "message": f.message, "remedy": f.remedy}
-            for f in [*sets.findings, *_remarks(sets, references)]
-        ],
-        "fingerprint": card["fingerprint"],
-    }
-
-
-def _references_record(references: References) -> dict[str, Any]:
-    return {
-        symbol(z): {"energy_eV": energy, "source": references.source[z]} for z, energy in references.energies.items()
-    }
-
-
-def _remarks(sets: Sets, references: dict[str, References]) -> list[Finding]:
-    """What reading and the fit of the references have to say, as findings."""
-    remarks = [(f.file, remark) for found in sets.found.values() for f in found for remark in f.remarks]
-    remarks += [(f"references {name}".strip(), remark) for name, own in references.items() for remark in own.remarks]
-    return [Finding("remark", "note", where, remark, "") for where, remark in remarks]
-
-
-def _versions() -> dict[str, str]:
-    packages = ("adatom", "torch", "numpy", "ase", "vesin")
-    return {"python": sys.version.split()[0]} | {name: version(name) for name in packages}
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -13,11 +13,14 @@ from torch import Tensor
 from adatom.data.dataset import Dataset
 from adatom.errors import MemoryLimitError
 from adatom.graph import Graph, Results
+from adatom.memory import ran_out
 from adatom.potential import Potential
 from adatom.train.loss import LossConfig, Weights, terms, total
 from adatom.train.parallel import Team, divide
 
 Batch = tuple[Graph, Results]
+
+CACHED = 512  # atoms that a CPU differentiates at once
 
 
 class Gradients(NamedTuple):
@@ -82,7 +85,7 @@ class Backward:
         """Value and gradient of this process's share, one part after the other."""
         value = 0.0
         torch._foreach_zero_(self.slopes)
-        waiting = [mine] if mine else []
+        waiting = self._pieces(mine)
         while waiting:
             part = waiting.pop()
             atoms = int(self.data.atoms[part].sum())
@@ -92,7 +95,7 @@ class Backward:
             try:
                 share, found = self._one(batch if len(part) == len(mine) else None, part, weights, counts)
             except (RuntimeError, MemoryError, MemoryLimitError) as error:
-                if not _no_room(error):
+                if not ran_out(error):
                     raise
                 self._less(part, atoms, error)
                 waiting += self._halves(part)
@@ -109,6 +112,13 @@ class Backward:
         graph, label = batch or self.data.batch(part)
         share = self.value(graph, label, weights, counts)
         return float(share.detach()), torch.autograd.grad(share, self.parameters, allow_unused=True)
+
+    def _pieces(self, mine: list[int]) -> list[list[int]]:
+        """All at once, but on a CPU so much as stays in its caches: beyond, an atom costs up to twice as much."""
+        if self.team.device.type != "cpu":
+            return [mine] if mine else []
+        atoms = self.data.atoms[mine]
+        return [part for part in divide(mine, atoms, max(math.ceil(atoms.sum() / CACHED), 1)) if part][::-1]
 
     def _halves(self, part: list[int]) -> list[list[int]]:
         return divide(part, self.data.atoms[part], 2)[::-1]
@@ -158,10 +168,3 @@ class Backward:
         """Loss of one structure by itself, without compiled code."""
         graph, label = self.data.batch([k])
         return self.value(graph, label, weights, torch.ones(3, dtype=torch.float64), compiled=False)
-
-
-def _no_room(error: Exception) -> bool:
-    """Whether an error says that memory has run out, as torch does on every device."""
-    if isinstance(error, (MemoryError, MemoryLimitError, torch.OutOfMemoryError)):
-        return True
-    return "allocate memory" in str(error) or "out of memory" in str(error)

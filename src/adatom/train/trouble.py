@@ -81,6 +81,19 @@ class Trouble:
         self.seen, self.spikes = self.seen + 1, self.spikes + out
         return out
 
+    def told(self) -> str:
+        """What a user should know at the end of a run; empty when nothing went wrong."""
+        said = []
+        if self.skipped:
+            worst = sorted(self.skipped, key=lambda name: -self.skipped[name])[:3]
+            names = ", ".join(f"{name} ({self.skipped[name]} times)" for name in worst)
+            said.append(f"steps were not taken for {len(self.skipped)} structures: {names}")
+        if self.rollbacks:
+            said.append(f"the weights went back {self.rollbacks} times")
+        if self.spikes:
+            said.append(f"{self.spikes} steps stood out by their loss or gradient")
+        return "; ".join(said)
+
     def changed(self) -> None:
         """What is usual is no longer: other weights of the loss, another stage."""
         self.seen = 0

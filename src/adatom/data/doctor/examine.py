@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -40,6 +40,7 @@ from adatom.errors import DataError
 CUTOFFS: Final = (4.0, 5.0, 6.0)  # Å
 SAMPLE: Final = 20_000  # structures that the costly checks look at
 ATOMS: Final = 300_000  # atoms whose neighbours are counted
+EVERY: Final = 100_000  # structures up to which the cheap checks look at all of them
 BLOCK: Final = 100  # structures in a row that a sample takes: pairs and near-duplicates stand together
 DRAWN: Final = 4_000  # points of a figure
 
@@ -79,17 +80,17 @@ def stop(findings: Sequence[Finding]) -> None:
             raise DataError(finding.message, where=finding.where, remedy=finding.remedy)
 
 
-def consistency(structures: Sequence[Structure], used: Collection[str] = LABELS) -> list[Finding]:
+def consistency(structures: Sequence[Structure], used: Collection[str] = LABELS, sample: int = SAMPLE) -> list[Finding]:
     """All findings on one set, errors first: :func:`examine` without tables.
 
     What is wrong with labels outside of ``used``, which the loss leaves alone, is a warning at most.
     """
-    return list(examine({"train": structures}, used=used, tables=False).findings)
+    return list(examine({"train": structures}, used=used, sample=sample, tables=False).findings)
 
 
 def examine(
     parts: Mapping[str, Sequence[Structure]],
-    found: Sequence[Found] = (),
+    found: Iterable[Found] = (),
     used: Collection[str] = LABELS,
     cutoffs: Sequence[float] = CUTOFFS,
     sample: int = SAMPLE,
@@ -113,31 +114,35 @@ def examine(
         Å, for the counts of neighbours.
     sample
         Where a part holds more structures, the costly checks (pairs, copies, neighbours) look at about so many of it,
-        in evenly spaced blocks, always the same ones, and a note says so.
+        in evenly spaced blocks, always the same ones, and a note says so. All checks do beyond 100,000 structures,
+        and in sets that are no lists: those make their structures when asked for.
     tables
         Whether to make the tables too.
     """
     findings: list[Finding] = []
     values: dict[str, Any] = {"parts": {}}
-    seen: dict[str, Sequence[Structure]] = {}
+    seen: dict[str, list[Structure]] = {}
+    looked: dict[str, list[Structure]] = {}
     for part, structures in parts.items():
         if not structures:
             continue
-        chosen = choose(structures, sample)
-        seen[part] = chosen
+        chosen = seen[part] = choose(structures, sample)
+        # what makes its structures when asked for is gone through once, not once by every check
+        whole = looked[part] = structures if isinstance(structures, list) and len(structures) <= EVERY else chosen
         if len(chosen) < len(structures):
-            message = (
-                f"pairs, copies and neighbours were looked for in {len(chosen):,} of {len(structures):,} structures"
-            )
+            what = "pairs, copies and neighbours were" if len(whole) == len(structures) else "everything was"
+            message = f"{what} looked for in {len(chosen):,} of {len(structures):,} structures"
             remedy = "ask for more of them with --sample"
             findings.append(Finding("sample", "note", files_of(chosen), message, remedy))
-        some, table = _part(structures, chosen, cutoffs, tables)
+        some, table = _part(whole, chosen, cutoffs, tables)
+        if tables:
+            table |= {"structures": len(structures)}
         findings += [_in_part(f, part, len(parts)) for f in some]
         values["parts"][part] = table
     findings += check_leakage(seen)
-    findings += _strangers(parts)
+    findings += _strangers(looked)
     if tables:
-        values["files"] = [row for part, s in parts.items() for row in _files(s, part)]
+        values["files"] = [row for part, s in looked.items() for row in _files(s, part)]
         values["sampled"] = {part: len(s) for part, s in seen.items()}
     findings += [
         Finding("reading", "note", f.file, remark, "name the fields under keys where another one was meant")
@@ -147,11 +152,11 @@ def examine(
     return Examination(tuple(ordered(softened(findings, used))), values)
 
 
-def choose(structures: Sequence[Structure], most: int) -> Sequence[Structure]:
+def choose(structures: Sequence[Structure], most: int) -> list[Structure]:
     """At most about ``most`` structures: blocks of neighbours in evenly spaced places, always the same."""
     count = len(structures)
     if count <= most:
-        return structures
+        return structures if isinstance(structures, list) else list(structures)
     blocks = max(most // BLOCK, 1)
     starts = np.unique(np.linspace(0, count - BLOCK, blocks).astype(int))
     kept = np.unique((starts[:, None] + np.arange(BLOCK)).ravel())

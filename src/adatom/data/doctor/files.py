@@ -30,11 +30,11 @@ def examine_files(
     found: list[Found] = []
     broken: list[Finding] = []
     for part, files in parts.items():
-        structures[part] = []
-        for own, one, trouble in _read(list(files), keys, units):
-            structures[part] = concatenated(structures[part], own)
-            found += one
-            broken += trouble
+        read_parts = _read(list(files), keys, units)
+        found += [f for _, one, _ in read_parts for f in one]
+        broken += [f for *_, trouble in read_parts for f in trouble]
+        held = [own for own, *_ in read_parts if len(own)]
+        structures[part] = held[0] if len(held) == 1 else concatenated(*held) if held else []
     examination = examine({part: s for part, s in structures.items() if len(s)}, found, cutoffs=cutoffs, sample=sample)
     return replace(examination, findings=tuple(ordered([*broken, *examination.findings])))
 

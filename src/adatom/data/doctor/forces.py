@@ -67,7 +67,7 @@ def _torque(structures: Sequence[Structure], known: list[int]) -> list[Finding]:
 
 
 def _wild(structures: Sequence[Structure], known: list[int]) -> list[Finding]:
-    largest = {k: float(np.abs(structures[k].forces).max()) for k in known}
+    largest = {k: float(np.linalg.norm(structures[k].forces, axis=1).max()) for k in known}
     wild = [k for k in known if largest[k] > WILD]
     if wild:
         message = f"{count(len(wild), 'structure')} with forces above {WILD:g} eV/Å, up to {max(largest.values()):.3g}"

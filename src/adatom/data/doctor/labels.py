@@ -114,9 +114,10 @@ def check_zeros(structures: Sequence[Structure]) -> list[Finding]:
         empty = [k for k in known if not np.any(getattr(structures[k], label))]
         if not empty:
             continue
+        are = "are" if label == "forces" else "is"
         remedy = "placeholders, it seems: name the right field under keys, or remove them"
         if len(known) >= 5 and len(empty) > 0.9 * len(known):
-            message = f"{label} is exactly zero in {len(empty)} of {len(known)} structures"
+            message = f"{label} {are} exactly zero in {len(empty)} of {len(known)} structures"
             found.append(Finding(f"empty {label}", "error", files_of(structures), message, remedy))
             continue
         if label == "forces":
@@ -128,7 +129,7 @@ def check_zeros(structures: Sequence[Structure]) -> list[Finding]:
         if empty:
             reason = " although their surroundings are lopsided" if label == "forces" else ""
             message = (
-                f"{label} is exactly zero in {len(empty)} of {len(known)} structures{reason}, and not in the others"
+                f"{label} {are} exactly zero in {len(empty)} of {len(known)} structures{reason}, and not in the others"
             )
             found.append(about(f"empty {label}", "error", structures, empty, message, remedy))
     return [*found, *_fixed(structures, bound)]

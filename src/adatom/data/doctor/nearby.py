@@ -84,8 +84,8 @@ class _Group:
                 a = int(order[start + row])
                 if a in partner:
                     continue
-                tried = np.argsort(apart[row], kind="stable")[:TRIED]
-                for column in tried[apart[row, tried] < self.reach**2]:
+                close = np.flatnonzero(apart[row] < self.reach**2)
+                for column in close[np.argsort(apart[row, close], kind="stable")[:TRIED]]:
                     b = int(order[low + column])
                     if self.distance(a, b) <= NEAR:
                         partner[a] = b

@@ -98,7 +98,9 @@ def _is_label(structure: Structure, name: str) -> bool:
 
 
 def _frame(a: Structure, b: Structure) -> int:
-    return int(a.name.rpartition(":")[2]) - int(b.name.rpartition(":")[2])
+    """Frames between two structures of one file."""
+    numbers = [s.name.rpartition(":")[2] for s in (a, b)]
+    return int(numbers[0]) - int(numbers[1]) if all(n.isdigit() for n in numbers) else 1_000
 
 
 def check_leakage(parts: Mapping[str, Sequence[Structure]]) -> list[Finding]:

@@ -98,8 +98,8 @@ def _elements(part: str, values: dict[str, Any]) -> Table | None:
     rows = values.get("elements", [])
     if not rows:
         return None
-    table = _table(_named("Elements", part))
-    for column in ("element", "atoms", "share", "structures", "nearest Å", "median", "force rms eV/Å", "reference eV"):
+    table = _table(_named("Elements: nearest atom in Å, rms of a force component in eV/Å, reference in eV", part))
+    for column in ("element", "atoms", "share", "frames", "nearest", "median", "force", "reference"):
         table.add_column(column, justify="left" if column == "element" else "right")
     table.add_column("from")
     for row in rows[:ELEMENTS]:
@@ -112,7 +112,7 @@ def _elements(part: str, values: dict[str, Any]) -> Table | None:
             _number(row["nearest_median_A"], ".2f"),
             _number(row["force_rms_eV_A"], ".3g"),
             _number(row["reference_eV"], ".4f"),
-            row["source"],
+            row["source"].replace("least squares", "fit"),
         )
     composed = values["compositions"]
     caption = f"{composed['count']:,} composition{'' if composed['count'] == 1 else 's'}: " + ", ".join(
@@ -130,7 +130,7 @@ def _neighbours(part: str, values: dict[str, Any]) -> Table | None:
     if not rows:
         return None
     table = _table(_named("Neighbours of an atom", part))
-    for column in ("cutoff Å", "mean", "least", "median", "most", "without any", "edges of a structure"):
+    for column in ("cutoff Å", "mean", "least", "median", "most", "without any", "edges each"):
         table.add_column(column, justify="right")
     for row in rows:
         lonely = f"{row['lonely_atoms']:,}" if row["lonely_atoms"] else "–"

@@ -110,13 +110,19 @@ def _unclear(
 
 def _slope_row(kind: str, pairs: Pairs) -> dict[str, Any]:
     fit = slopes(pairs)
-    known = np.isfinite(fit.force_error), np.isfinite(fit.stress_error)
+    sizes = float(np.sqrt(np.mean(pairs.force_work**2))), float(np.sqrt(np.mean(pairs.stress_work**2)))
+    energy = float(np.sqrt(np.mean(pairs.energy**2)))
+    # works that are next to nothing beside the energies have no slope to speak of
+    known = (
+        np.isfinite(fit.force_error) and sizes[0] > 1e-3 * energy,
+        np.isfinite(fit.stress_error) and sizes[1] > 1e-3 * energy,
+    )
     return {
         "kind": kind,
         "pairs": len(pairs.first),
         "distance_A": float(np.median(pairs.distance)),
-        "forces_work_eV": float(np.sqrt(np.mean(pairs.force_work**2))),
-        "stress_work_eV": float(np.sqrt(np.mean(pairs.stress_work**2))),
+        "forces_work_eV": sizes[0],
+        "stress_work_eV": sizes[1],
         "forces": fit.force if known[0] else None,
         "forces_error": fit.force_error if known[0] else None,
         "stress": fit.stress if known[1] else None,
