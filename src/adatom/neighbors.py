@@ -82,7 +82,10 @@ def check_geometry(atoms: ase.Atoms, where: str | None = None) -> None:
     check_cell(atoms, where)
     positions, cell, pbc = atoms.get_positions(), np.asarray(atoms.cell), np.asarray(atoms.pbc)
     radii = covalent_radius(atoms.numbers)
-    edges, shifts = neighbor_list(positions, cell, pbc, 2.0 * CONTACT * float(radii.max(initial=1.0)))
+    contact = 2.0 * CONTACT * float(radii.max(initial=1.0))
+    # in a roomy box the list looks through as many bins as it has volume: wider ones than needed are quicker
+    room = abs(float(np.linalg.det(complete_cell(positions, cell, pbc, contact)))) / max(len(atoms), 1)
+    edges, shifts = neighbor_list(positions, cell, pbc, max(contact, min(room ** (1.0 / 3.0), 4.0)))
     if edges.shape[1] == 0:
         return
     vectors = positions[edges[1]] + shifts @ cell - positions[edges[0]]

@@ -64,7 +64,9 @@ class _Pool:
         for k, (_, theirs) in enumerate(pipes):
             # a child that kept the other ends would keep its siblings waiting after the main process died
             others = [c for i, pair in enumerate(pipes) for c in pair if (i, c) != (k, theirs)] if forks else []
-            process = context.Process(target=_work, args=(dataset, plan[k::workers], theirs, others), daemon=True)
+            process = context.Process(
+                target=_work, args=(dataset, plan, range(k, len(plan), workers), theirs, others), daemon=True
+            )
             if forks:  # until the child can look after itself
                 signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             with warnings.catch_warnings():  # Python >= 3.12 warns of threads; workers compute with NumPy alone
@@ -118,7 +120,9 @@ class _Pool:
             process.close()
 
 
-def _work(dataset: Dataset, plan: Sequence[Sequence[int]], pipe: Connection, others: Sequence[Connection]) -> None:
+def _work(
+    dataset: Dataset, plan: Sequence[Sequence[int]], mine: range, pipe: Connection, others: Sequence[Connection]
+) -> None:
     """Life of a worker: its batches go out one after the other, each as soon as the one before has been taken."""
     for signum in SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
@@ -128,9 +132,9 @@ def _work(dataset: Dataset, plan: Sequence[Sequence[int]], pipe: Connection, oth
         other.close()
     torch.set_num_threads(1)
     with contextlib.suppress(OSError):  # the main process has gone
-        for indices in plan:
+        for number in mine:
             try:
-                layout, buffer = _packed(dataset.batch(indices))
+                layout, buffer = _packed(dataset.batch(plan[number]))
             except Exception as error:  # whatever it is, it is raised in the main process
                 pipe.send_bytes(json.dumps(_told(error)).encode())
                 return

@@ -18,6 +18,7 @@ from adatom.errors import DataError
 from adatom.train.config import DataConfig
 
 QUICK = 2_000  # structures of a store that are looked at before training
+AGREE = ("energy and forces", "energy and stress")
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "green"}  # of findings
 
 
@@ -85,8 +86,19 @@ def read_sets(config: DataConfig, needed: set[str], console: Console) -> Sets:
 
 
 def show(findings: Sequence[Finding], console: Console) -> None:
-    """Print findings; DataError at the first that forbids training."""
+    """Print findings, what is to be done about warnings too; DataError at the first that forbids training.
+
+    Of the notes those that say that labels agree are printed, and the others counted.
+    """
+    notes = 0
     for finding in findings:
+        if finding.severity == "note" and finding.kind not in AGREE:
+            notes += 1
+            continue
         console.print(Text.assemble((finding.severity, COLOURS[finding.severity]), f": {finding.message}"))
         if finding.severity == "error":
             raise DataError(finding.message, where=finding.where, remedy=finding.remedy)
+        if finding.severity == "warning":
+            console.print(Text(f"  {finding.where}\n  → {finding.remedy}", style="dim"), soft_wrap=True)
+    if notes:
+        console.print(f"{notes} more notes: adatom data check tells them", style="dim")
