@@ -280,6 +280,7 @@ def test_what_is_built_into_the_weights_cannot_be_asked_to_change(base: Path, tm
         TrainConfig.parse(values | {"model": {"cutoff": 6.0, "channels": 16}})
     parsed = TrainConfig.parse({k: v for k, v in values.items() if k != "model"})
     assert parsed.model.cutoff == NETWORK["cutoff"]
+    assert (parsed.optimizer.name, parsed.optimizer.lr) == ("adamw", 0.004)
     assert TrainConfig.parse(parsed.model_dump(mode="json")) == parsed
     with pytest.raises(ConfigError, match="fine-tuning has one stage"):
         tune(base, shifted(tmp_path), tmp_path, schedule="direct-then-conservative")

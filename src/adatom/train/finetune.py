@@ -31,6 +31,8 @@ from adatom.potential import Potential
 from adatom.statistics import References, shift_references
 
 START = "start.adatom"  # in the run folder: the potential before its first step
+# Muon moves all directions of a matrix alike, those too that hold what is known: it forgets more and learns less
+OPTIMIZER = {"name": "adamw", "lr": 0.004, "warmup_steps": 50}  # what is not given
 GROWS = {"elements", "charges", "spins", "sources"}  # entries of a network that fine-tuning can change
 LAYER = re.compile(r"(?:layers|rounds|blocks|readouts|direct|coefficients)\.(\d+)\.")
 
@@ -113,7 +115,9 @@ def with_model_of_file(values: Any) -> Any:
             remedy="leave model out of the configuration, or train a new model",
         )
     grown = {name: value for name, value in asked.items() if name in GROWS}
-    return values | {"model": own | grown, "priors": card["priors"]}
+    optimizer = values.get("optimizer") or {}
+    optimizer = OPTIMIZER | optimizer if isinstance(optimizer, dict) else optimizer
+    return values | {"model": own | grown, "priors": card["priors"], "optimizer": optimizer}
 
 
 def _plain(value: Any) -> Any:

@@ -12,11 +12,10 @@ from adatom.data.labels import Keys
 from adatom.data.read import read
 from adatom.elements import number
 from adatom.train.defaults import BATCH_ATOMS, data_facts, loss_settings
-from adatom.train.optimize import OptimizerConfig
+from adatom.train.finetune import OPTIMIZER
 
-RATE, RATE_OF_NEW_ELEMENTS = 0.1, 0.5  # of the learning rate of a training from scratch
+RATE_OF_NEW_ELEMENTS = 0.01
 STEPS, FRAMES, LEAST_STEPS, MOST_STEPS = 1500, 100, 800, 12_000  # steps for so many frames; they grow as the root
-WARMUP = 50  # steps
 FRAMES_BETWEEN = 4  # training frames for each one that is validated or probed
 
 
@@ -53,7 +52,6 @@ def recipe(
     share = float(settings.get("replay", {}).get("share") or 0.0)
     steps = min(max(STEPS * math.sqrt(frames / FRAMES), LEAST_STEPS), MOST_STEPS)
     new = {int(z) for s in structures for z in s.atoms.numbers} - known
-    rate = RATE_OF_NEW_ELEMENTS if new else RATE
     batch = max(BATCH_ATOMS, math.ceil(facts.atoms))
     per_epoch = max(atoms / batch, 1) / (1 - share)
     return {
@@ -65,7 +63,7 @@ def recipe(
         },
         "finetune": {"model": str(model), **settings},
         "loss": loss_settings(facts),
-        "optimizer": {"lr": rate * OptimizerConfig().lr, "warmup_steps": WARMUP},
+        "optimizer": OPTIMIZER | ({"lr": RATE_OF_NEW_ELEMENTS} if new else {}),
         "batch": {"atoms": batch},
         "limits": {"epochs": max(round(steps / per_epoch), 3)},
         "validate_every": max(1, math.ceil(FRAMES_BETWEEN * (valid + 32) / max(frames, 1))),
