@@ -89,6 +89,13 @@ class Potential(nn.Module):
                 wanted=f"references of {network.config.sources} sources",
                 got=f"{len(tables)}: {', '.join(self.sources) or 'of one without a name'}",
             )
+        if len(tables) > 1 and not network.tables:
+            raise ConfigError(
+                f"{type(network).__name__} cannot tell sources of labels apart: it has no weights of single elements",
+                wanted="labels of one source",
+                got=", ".join(self.sources),
+                remedy="train on one source at a time, or choose another architecture",
+            )
         table = torch.full((len(tables), MAX_Z + 1), torch.nan, dtype=torch.float64)
         for own, energies in zip(table, tables, strict=True):
             for z, energy in energies.items():

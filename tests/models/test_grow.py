@@ -12,8 +12,9 @@ from adatom.graph import Graph, collate
 from adatom.models import MODELS, Model
 from adatom.models.grow import kin, of_source, row, with_elements, with_source, with_state
 from adatom.neighbors import graph_from_atoms
+from adatom.potential import Potential
 from narrow import NARROW
-from toy import Toy
+from toy import Toy, ToyConfig
 
 FORMS = [(architecture, form) for architecture, forms in NARROW.items() for form in forms]
 every_form = pytest.mark.parametrize(("architecture", "form"), FORMS)
@@ -140,5 +141,7 @@ def test_a_network_without_rows_of_elements_cannot_grow() -> None:
         with_elements(Toy(), [42], [14])
     with pytest.raises(ConfigError, match="cannot hold labels of several sources"):
         with_source(Toy())
+    with pytest.raises(ConfigError, match="cannot tell sources of labels apart"):
+        Potential(Toy(ToyConfig(sources=2)), {"a": {14: 0.0}, "b": {14: 0.0}})
     plain = Toy()
     assert with_elements(plain, [14], [14]) is plain
