@@ -88,7 +88,7 @@ class Bench:
         self.train_set, self.test_set = Dataset(train, config.model.cutoff), Dataset(test, config.model.cutoff)
         config = config.model_copy(update={"model": config.model.completed(facts(self.train_set))})
         torch.manual_seed(0)
-        self.potential = make_potential(config, self.train_set, references_of(train, config.data))
+        self.potential = make_potential(config, self.train_set, {"": references_of(train, config.data)})
         self.compiler = Compiler(0.0, training=True) if compiled and known.labelled["forces"] > 0 else None
 
     def paces(self, variants: dict[str, dict[str, Any]]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """The demo: train a potential for silicon on DFT data, test it, verify it, use it, and show all of it on one page.
 
-    make demo                       # or: python examples/demo.py --minutes 4.5
+    make demo                       # or: python examples/demo.py --steps 8000
 
 Data: ``data/si_pbe_gpaw``, PBE labels of some 300 cells of 7 to 9 atoms. Everything goes to ``runs/demo``.
 """
@@ -44,7 +44,8 @@ def main(arguments: list[str] | None = None) -> Path:
     started = time.monotonic()
     values = read_yaml(ROOT / "configs" / "demo.yaml")
     values["name"] = options.name
-    values["limits"] = {"steps": options.steps} if options.steps else {"minutes": options.minutes}
+    if options.steps or options.minutes:
+        values["limits"] = {"steps": options.steps} if options.steps else {"minutes": options.minutes}
     for part in ("train", "test"):
         values["data"][part] = [str(ROOT / path) for path in values["data"][part]]
     set_aside(options.folder / options.name)
@@ -65,8 +66,8 @@ def main(arguments: list[str] | None = None) -> Path:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=4.5, help="of training")
-    parser.add_argument("--steps", type=int, help="of training, instead of minutes: the same result every time")
+    parser.add_argument("--steps", type=int, help="of training; by default those of configs/demo.yaml")
+    parser.add_argument("--minutes", type=float, help="of training, instead of steps")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs")
     parser.add_argument("--name", default="demo")
     parser.add_argument("--repeat", type=int, default=3, help="cubic cells along each axis: 3 makes 216 atoms")

@@ -180,13 +180,15 @@ def test_the_doctor_warns_of_charges_that_the_model_does_not_see() -> None:
 
 
 def ions(path: Path, charges: list[float | None]) -> str:
-    """Rattled water of several charges, labelled with something."""
+    """Rattled water of several charges, labelled with something that a molecule might feel."""
     rng = np.random.default_rng(0)
     frames = []
     for charge in charges:
         atoms = water(REF_energy=-459.0 + rng.normal(), **({} if charge is None else {"total_charge": charge}))
         atoms.positions += rng.normal(scale=0.05, size=(3, 3))
-        atoms.arrays["REF_forces"] = rng.normal(size=(3, 3))
+        arms = atoms.positions[:, None] - atoms.positions  # along them, equal and opposite: they push and turn nothing
+        springs = rng.normal(size=(3, 3))
+        atoms.arrays["REF_forces"] = ((springs + springs.T)[:, :, None] * arms).sum(axis=1)
         frames.append(atoms)
     return str(write(path, frames))
 

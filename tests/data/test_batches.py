@@ -31,7 +31,7 @@ def filling(plan: Plan, sizes: np.ndarray, limit: int) -> float:
     return float(sizes.sum() / (limit * len(plan)))
 
 
-@pytest.mark.parametrize("atoms", [400, 700, 1000, 2000])
+@pytest.mark.parametrize("atoms", [400, 700, 1000, 2000, 4000])
 @pytest.mark.parametrize("tight", [False, True])
 def test_batches_of_molecules_of_all_sizes_are_filled_to_97_percent(atoms: int, tight: bool) -> None:
     data = molecules(30_000)

@@ -13,6 +13,7 @@ from adatom.errors import ConfigError, LabelError
 from adatom.train.config import TrainConfig
 from adatom.train.defaults import (
     EPOCHS,
+    LEAST_STEPS,
     STEPS,
     DataFacts,
     batch_atoms,
@@ -60,11 +61,13 @@ def test_a_batch_holds_a_structure_at_least_and_an_epoch_several_batches_at_best
     assert batch_atoms(DataFacts(1, 8.0, ALL)) == 8
 
 
-def test_more_data_mean_fewer_epochs_and_never_too_few() -> None:
-    counts = [epochs(DataFacts(n, 8.0, ALL), 64) for n in (10, 100, 1000, 10_000, 1_000_000)]
-    assert counts == sorted(counts, reverse=True)
-    assert (counts[0], counts[-1]) == (EPOCHS[1], EPOCHS[0])
-    assert counts[2] * 1000 / 8 == pytest.approx(STEPS, rel=0.02)
+def test_more_data_mean_fewer_epochs_never_too_few_and_never_too_many() -> None:
+    counts = {n: epochs(DataFacts(n, 8.0, ALL), 64) for n in (8, 80, 400, 1000, 10_000, 1_000_000)}
+    assert list(counts.values()) == sorted(counts.values(), reverse=True)
+    assert counts[8] == LEAST_STEPS, "one batch an epoch"
+    assert counts[400] == EPOCHS[1]
+    assert counts[1000] * 1000 / 8 == pytest.approx(STEPS, rel=0.02)
+    assert counts[1_000_000] == EPOCHS[0]
 
 
 def test_labels_that_nobody_has_do_not_count_and_those_that_some_have_are_used_where_they_are() -> None:

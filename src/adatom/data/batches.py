@@ -12,7 +12,7 @@ from adatom.config import Config
 
 LANE: Final = 256  # batches packed one after the other; more are packed in lanes side by side
 LOOK: Final = 64  # structures that a lane looks ahead for what fits, at least
-FRONT: Final = (1.0, 0.65)  # how full a batch gets in turn: with two limits, the rest must even them out
+FRONT: Final = 0.65  # how full a batch gets in turn, at least, where the rest must even out two limits
 CLOSERS: Final = 9  # structures that may be put into the rest of a batch out of their turn
 
 
@@ -120,9 +120,11 @@ def _pack(order: np.ndarray, sizes: np.ndarray, limits: np.ndarray) -> tuple[np.
     length = -(-len(order) // lanes)
     stream = np.full((lanes, length), -1, dtype=np.int64)
     stream.ravel()[: len(order)] = np.arange(len(order))
-    look = min(LOOK + round(8 * len(order) / max(expected, 1.0)), length)
+    each = len(order) / max(expected, 1.0)  # structures of a batch
+    look = min(LOOK + round(8 * each), length)
+    inside = 1.0 if len(limits) == 1 else max(FRONT, 1.0 - CLOSERS / 2 / each)
     numbers, members = [], []
-    lane = _Lanes(stream, shares, look)
+    lane = _Lanes(stream, shares, look, inside)
     step = 0
     while lane.left():
         rows, who = lane.fill()
@@ -142,14 +144,14 @@ class _Lanes:
     each limit that they take.
     """
 
-    def __init__(self, stream: np.ndarray, shares: np.ndarray, look: int) -> None:
+    def __init__(self, stream: np.ndarray, shares: np.ndarray, look: int, inside: float) -> None:
         self.stream = stream
         never = np.full((len(shares), 1), 2.0)  # an empty place never fits
         self.all = np.concatenate([shares, never], axis=1)  # (limits, structures + 1); -1 is the last
         self.buffer = stream[:, :look].copy()
         self.shares = self.all[:, self.buffer]  # (limits, lanes, look)
         self.next = np.full(len(stream), look)
-        self.inside = FRONT[len(shares) - 1]
+        self.inside = inside
 
     def left(self) -> bool:
         """Whether anything is left to pack."""

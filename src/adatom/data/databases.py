@@ -88,7 +88,12 @@ def _check_count(transaction: Any, ids: list[int], path: Path) -> None:
         following = int(json.loads(zlib.decompress(told[b"nextid"])))
         deleted = json.loads(zlib.decompress(told[b"deleted_ids"])) if told[b"deleted_ids"] else []
     except (zlib.error, ValueError, TypeError) as error:
-        raise DataError("the counters of this database cannot be read", where=str(path), got=str(error)) from error
+        raise DataError(
+            "the counters of this database cannot be read",
+            where=str(path),
+            got=str(error),
+            remedy="the file is damaged: copy or download it again",
+        ) from error
     missing = sorted(set(range(1, following)) - set(ids) - set(deleted))
     if missing:
         raise DataError(

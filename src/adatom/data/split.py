@@ -16,7 +16,7 @@ from adatom.errors import DataError, LeakError
 
 Parts = tuple[Sequence[Structure], Sequence[Structure], Sequence[Structure]]
 
-SAMPLED: Final = 1_000  # of a large set, as many are looked at for copies that are not equal bit for bit
+SAMPLED: Final = 500  # of a large set, as many are looked at for copies that are not equal bit for bit
 
 
 class Split(Config):
@@ -134,7 +134,7 @@ def check_leaks(train: Sequence[Structure], test: Sequence[Structure]) -> list[s
     different total charge or multiplicity are no leak.
 
     Where training and test structures together are more than 20,000, all are compared bit for bit, and copies of the
-    other kinds are looked for among a sample of 1,000 test structures and those that share their composition.
+    other kinds are looked for among a sample of 500 test structures and those that share their composition.
 
     Returns
     -------
@@ -160,7 +160,7 @@ def check_leaks(train: Sequence[Structure], test: Sequence[Structure]) -> list[s
             "test structures were compared bit for bit with all training structures; copies that were moved, turned "
             f"or rounded were looked for among {len(some)} of them and {compared} training structures"
         )
-    _raise_for(copies(ours, theirs), ours, theirs, len(test))
+    _raise_for(copies(list(ours), list(theirs)), ours, theirs, len(test))  # made once
     return remarks
 
 

@@ -22,8 +22,8 @@ from adatom.train.loss import LossConfig
 AUTO = "auto"
 BATCH_ATOMS = 64  # on a CPU, smaller batches cost nearly as much for each step
 LEAST_BATCHES = 8  # of an epoch: a few structures are still shown in several batches
-STEPS = 12_000  # of a whole run, where the number of epochs allows
-EPOCHS = (30, 400)  # fewer leave large sets half learned, more only fit small ones closer
+STEPS, LEAST_STEPS = 12_000, 2_000  # of a whole run
+EPOCHS = (30, 150)  # fewer leave large sets half learned, more only fit small ones closer
 HELD_BACK, MOST_HELD_BACK = 0.1, 1000  # share for validation and for testing, and its largest number
 LEAST_TO_TEST = 50  # structures; below, all that can be spared is validated on
 
@@ -59,9 +59,10 @@ def batch_atoms(facts: DataFacts) -> int:
 
 
 def epochs(facts: DataFacts, atoms: int) -> int:
-    """As many epochs as make 12,000 steps of batches of so many atoms, between 30 and 400."""
+    """As many epochs as make 12,000 steps of batches of so many atoms, between 30 and 150; 2,000 steps at least."""
     batches = max(facts.structures / max(atoms // max(facts.atoms, 1.0), 1.0), 1.0)
-    return int(np.clip(round(STEPS / batches), *EPOCHS))
+    few, many = EPOCHS
+    return round(min(max(STEPS / batches, few), max(many, LEAST_STEPS / batches)))
 
 
 def loss_settings(facts: DataFacts) -> dict[str, Any]:

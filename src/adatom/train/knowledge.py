@@ -19,6 +19,7 @@ from adatom.potential import Potential
 from adatom.statistics import References, Scales, fit_references, scales
 from adatom.train.config import DataConfig
 
+FEW = 2_000  # structures of a large set whose neighbours are counted
 CHUNK = 256  # structures looked at together
 
 
@@ -55,7 +56,7 @@ def scales_of(structures: Sequence[Structure], references: References) -> Scales
 
 def facts(dataset: Dataset) -> Facts:
     """What an architecture may want to know of the training set."""
-    some = dataset.sample(LARGE)
+    some = dataset.sample(FEW)
     charges, spins = (column[np.isfinite(column)] for column in (dataset.chosen.charges, dataset.chosen.spins))
     return Facts(
         tuple(dataset.elements),

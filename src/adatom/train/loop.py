@@ -33,7 +33,7 @@ from adatom.train.trouble import blame
 
 LOG_STEPS = 20  # between two step records: a number of steps, not of seconds, so that a resumed run logs the same
 SHOW_SECONDS = 0.5  # least time between two updates of the display
-WORTH_COMPILING = 300.0  # s of eager training, roughly: compiling takes one or two minutes
+WORTH_COMPILING = 150.0  # s of eager training, roughly: compiling takes a minute or two, steps a half or a third then
 SECONDS_PER_ATOM, LEAST_SECONDS = 4e-4, 0.01  # of one eager step, roughly; a fixed figure: a resumed run must agree
 NAMED = 8  # structures in a message
 

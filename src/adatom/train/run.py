@@ -78,11 +78,11 @@ def train(
     console = console if team.first else Console(quiet=True)
     sets = read_all(config.data, needed(config), console)
     _require_validation(config, sets)
-    with disk(run):
-        run.mkdir(parents=True, exist_ok=True)
     start = _fresh(config, sets) if config.finetune is None else tuned(config, sets.train, run, team, resume)
     resolved, potential, references = start.config, start.potential, start.references
     sets = _fitting(sets, potential, start, console)
+    with disk(run):
+        run.mkdir(parents=True, exist_ok=True)
     potential.card |= {"data": data_card(sets), "versions": versions()}
     train_set = start.training_set()
     valid_set = Dataset(sets.valid, potential.cutoff, sets.source_of("valid", start.source)) if sets.valid else None
