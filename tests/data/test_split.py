@@ -159,3 +159,21 @@ def test_a_rigid_part_far_from_the_rest_is_seen_to_move() -> None:
     near = ase.Atoms("N2Ar", [(0, 0, 0), (0, 0, 1.1), (0, 0, 12.0)], **box)
     far = ase.Atoms("N2Ar", [(0, 0, 0), (0, 0, 1.1), (0, 0, 12.1)], **box)
     check_leaks([bare(near)], [bare(far)])
+
+
+def test_copies_stay_together_so_that_a_random_split_leaks_nothing(
+    silicon: tuple[list[Structure], list[Structure]],
+) -> None:
+    structures = silicon[0][:60]
+    random = np.random.default_rng(0)
+    for k in random.integers(0, 60, 40):  # some twice and more often, wrapped and shifted
+        atoms = structures[k].atoms.copy()
+        atoms.positions += random.normal(size=3)
+        atoms.wrap()
+        structures = [*structures, changed(structures[k], atoms)]
+    for seed in range(5):
+        train, valid, test = split(structures, Split(valid=0.2, test=0.2, seed=seed))
+        assert len(train) + len(valid) + len(test) == 100
+        assert len(test) >= 20
+        assert check_leaks([*train, *valid], test) == []
+        assert check_leaks(train, valid) == []

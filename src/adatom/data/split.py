@@ -46,7 +46,9 @@ class Split(Config):
 def split(structures: Sequence[Structure], config: Split | None = None) -> Parts:
     """Training, validation and test structures, each in the order they came in; free atoms always go to training.
 
-    Structures of a store give selections of it: nothing is read. A list gives lists.
+    Copies stay together, so that a random split leaks nothing; the parts can be a little larger for it. Structures of a
+    large store give selections of it: nothing is read, and copies are those that are equal bit for bit. A list gives
+    lists.
 
     Raises
     ------
@@ -59,7 +61,7 @@ def split(structures: Sequence[Structure], config: Split | None = None) -> Parts
     chosen = Selection.of(structures)
     free = np.flatnonzero(~chosen.isolated)
     random = np.random.default_rng(config.seed)
-    group = np.arange(len(free)) if config.method == "random" else _groups(chosen, free, config.group)
+    group = _apart(chosen, free, config) if config.method == "random" else _groups(chosen, free, config.group)
     units = int(group.max(initial=-1)) + 1
     rank = np.empty(units, dtype=np.int64)
     rank[random.permutation(units)[::-1]] = np.arange(units)  # the turn of each unit to be held out
@@ -105,6 +107,23 @@ def _count(share: float | int, total: int, name: str) -> int:
     if isinstance(share, int):
         return share
     return max(round(share * total), 1) if share > 0 else 0
+
+
+def _apart(structures: Selection, among: np.ndarray, config: Split) -> np.ndarray:
+    """Group of each of some structures: one of its own, but copies have that of the first of them."""
+    first = np.arange(len(among))
+    if not len(among) or (config.test == 0 and config.valid == 0):
+        return first
+    some = structures.select(among)
+    if len(some) > LARGE:
+        _, place, inverse = np.unique(some.geometry_words(), return_index=True, return_inverse=True)
+        first = place[inverse]
+    else:
+        whole = list(some)
+        for i, j in copies(whole, whole):
+            if first[i] != first[j]:
+                first[first == max(first[i], first[j])] = min(first[i], first[j])
+    return np.asarray(np.unique(first, return_inverse=True)[1])
 
 
 def _groups(structures: Selection, among: np.ndarray, key: str) -> np.ndarray:
