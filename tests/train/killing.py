@@ -49,6 +49,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 LOSSES = ("step", "epoch", "loss", "lr", "gradient_norm", "energy_rmse_meV_per_atom", "forces_rmse_meV_per_A", "stage")
 PATIENCE = 120.0  # s for one session
+NOTICED = 20.0  # s for a process to notice that the other has gone
 
 
 def main() -> None:
@@ -99,7 +100,7 @@ def session(
     if (folder / "run" / "model.adatom").exists() and (folder / "run" / "report.html").exists():
         return False
     count = values.get("devices", 1)
-    port = free_port()
+    port, starts = free_port(), sessions(folder)
     children = [child(values, folder, rank, count, port) for rank in range(count)]
     end = time.monotonic() + (PATIENCE if after is None else after)
     running = set(children)
@@ -120,9 +121,33 @@ def session(
         victims = [draw.choice(victims)]
     for pid in victims:
         os.kill(pid, signal.SIGKILL)
-    for pid in running:
-        os.waitpid(pid, 0)
+    await_all(running, folder, starts)
     return True
+
+
+def await_all(running: set[int], folder: Path, starts: int) -> None:
+    """Until all have ended, the one that lost its partner too.
+
+    One that still waits for its partner to join is ended, as torchrun and srun would do; one that has begun must notice
+    by itself.
+    """
+    end, left = time.monotonic() + NOTICED, set(running)
+    while left:
+        left -= {pid for pid in left if os.waitpid(pid, os.WNOHANG)[0]}
+        if left and time.monotonic() > end:
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            if sessions(folder) > starts:
+                sys.exit(f"{folder}: a process did not notice for {NOTICED} s that the other had gone")
+            return
+        time.sleep(0.002)
+
+
+def sessions(folder: Path) -> int:
+    """How often training has begun."""
+    log = folder / "run" / "log.jsonl"
+    return log.read_text().count('"kind": "start"') if log.exists() else 0
 
 
 def child(values: dict[str, Any], folder: Path, rank: int, count: int, port: int) -> int:
