@@ -82,7 +82,7 @@ def test_a_full_disk_is_named_and_leaves_the_last_checkpoint_whole(
     assert caught.value.where == str(path)
     assert "--resume" in str(caught.value.remedy)
     assert path.read_bytes() == before
-    assert sorted(os.listdir(tmp_path)) == [checkpoint.BEFORE, path.name], "no part of a file is left"
+    assert os.listdir(tmp_path) == [path.name], "no part of a file is left"
     assert checkpoint.read(path).state == STATE
 
 
@@ -183,3 +183,19 @@ def test_all_that_differs_is_listed() -> None:
     assert caught.value.wanted == "seed = 0; loss.kind = huber; data.train = sha256:a"
     assert caught.value.got == "seed = 1; loss.kind = l1; data.train = sha256:b"
     checkpoint.same_run(before, before | {"limits": {"epochs": 9}, "devices": 2}, Path("x"))
+
+
+def test_a_damaged_checkpoint_never_takes_the_place_of_a_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, path = Run(0), tmp_path / checkpoint.CHECKPOINT
+    for step in (1, 2):
+        checkpoint.write(run.gather()._replace(state=STATE | {"step": step}), path)
+    path.write_bytes(flipped(path.read_bytes(), 200))
+    assert checkpoint.last(tmp_path)[1].state["step"] == 1
+    checkpoint.reinstate(tmp_path)
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(CheckpointError, match="No space left"):
+        checkpoint.write(run.gather(), path)
+    assert checkpoint.last(tmp_path)[1].state["step"] == 1
+    assert checkpoint.last(tmp_path)[2] == ""

@@ -77,6 +77,9 @@ def digest(structures: Sequence[Structure]) -> str:
         for array in (s.atoms.numbers, s.atoms.positions, np.asarray(s.atoms.cell), s.atoms.pbc, s.forces, s.stress):
             sha.update(np.ascontiguousarray(array, dtype=np.float64).tobytes())
         sha.update(np.float64(s.energy).tobytes())
+        state = [s.atoms.info.get(key) for key in ("total_charge", "multiplicity")]
+        if state != [None, None]:
+            sha.update(repr([None if value is None else float(value) for value in state]).encode())
     return f"sha256:{sha.hexdigest()}"
 
 

@@ -17,7 +17,6 @@ from safetensors.torch import save as pack_tensors
 from torch import Tensor, nn
 
 from adatom.errors import CheckpointError
-from adatom.model_file import write_atomically
 
 CHECKPOINT = "checkpoint.safetensors"
 BEFORE = "checkpoint.before.safetensors"  # the one before it
@@ -146,15 +145,21 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
     state = json.dumps(checkpoint.state)
     metadata = {"format": FORMAT, "state": state, "sha256": _digest(checkpoint.tensors, state)}
     data = pack_tensors(checkpoint.tensors, metadata)
+    part, second = (path.with_name(f".{name}.{os.getpid()}.part") for name in (path.name, BEFORE))
     try:
-        if path.exists():  # a second name first, so that there is a whole one under each name at every moment
-            second = path.with_name(f".{BEFORE}.{os.getpid()}.part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:  # whole and on the disk before any name changes
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
             second.unlink(missing_ok=True)
             _second_name(path, second)
             second.replace(path.with_name(BEFORE))
             second.unlink(missing_ok=True)  # where both are one file already, a system leaves both names
-        write_atomically(path, data)
+        part.replace(path)
     except OSError as error:
+        part.unlink(missing_ok=True)
         kept = f"{path} from before is whole" if path.exists() else "nothing was written"
         raise CheckpointError(
             "the checkpoint could not be written",
@@ -183,6 +188,14 @@ def last(run: Path) -> tuple[Path, Checkpoint, str]:
             raise
         remark = f"{CHECKPOINT} is damaged ({error.got}): going on from the one before it"
         return run / BEFORE, read(run / BEFORE), remark
+
+
+def reinstate(run: Path) -> None:
+    """Put the checkpoint before a damaged one in its place: nothing is ever kept of the damaged one."""
+    second = run / f".{CHECKPOINT}.{os.getpid()}.part"
+    second.unlink(missing_ok=True)
+    _second_name(run / BEFORE, second)
+    second.replace(run / CHECKPOINT)
 
 
 def sweep(run: Path) -> None:

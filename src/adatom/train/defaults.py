@@ -169,7 +169,8 @@ def recipe(files: Sequence[str | Path], **choices: Any) -> TrainConfig:
     }
     values = _merged(values, {key: value for key, value in choices.items() if key != "loss"})
     facts = _facts_of(values["data"], "recipe")
-    values["loss"] = _merged(loss_settings(facts), choices.get("loss", {}))
+    asked = choices.get("loss", {})
+    values["loss"] = _merged(loss_settings(facts), asked) if isinstance(asked, Mapping) else asked
     return TrainConfig.parse(completed(values, facts), where="recipe")
 
 
@@ -190,6 +191,8 @@ def told(config: TrainConfig) -> str:
 
 def _facts_of(data: Mapping[str, Any], where: str) -> DataFacts:
     """Facts of the training files that the entry ``data`` of a configuration names."""
+    if not isinstance(data, Mapping):
+        raise ConfigError("data is a mapping", where=f"{where}: data", wanted="data: {train: [FILE]}", got=repr(data))
     plain = {key: value for key, value in data.items() if (key, value) != ("split", AUTO)}
     config = DataConfig.parse(plain, where=f"{where}: data")
     every = [read(own.train, own.keys, own.units)[0] for _, own in config.by_source()]

@@ -35,6 +35,7 @@ LOG_STEPS = 20  # between two step records: a number of steps, not of seconds, s
 SHOW_SECONDS = 0.5  # least time between two updates of the display
 WORTH_COMPILING = 150.0  # s of eager training, roughly: compiling takes a minute or two, steps a half or a third then
 SECONDS_PER_ATOM, LEAST_SECONDS = 4e-4, 0.01  # of one eager step, roughly; a fixed figure: a resumed run must agree
+LIMIT, STALE = "limit reached", "no improvement in"  # why a stage is over
 NAMED = 8  # structures in a message
 
 
@@ -99,6 +100,9 @@ class Trainer:
             None is whole, or it is of other data or settings; lists the differences.
         """
         path, saved, remark = checkpoint.last(self.run)
+        self.team.wait()  # all have read the same
+        if self.team.first and remark:
+            checkpoint.reinstate(self.run)
         checkpoint.same_run(saved.state.pop("run", {}), self.identity, path)
         self.state = State.restored(saved.state)
         if self.state.stage > 0:
@@ -193,15 +197,20 @@ class Trainer:
         """Why to stop for want of improvement, or nothing."""
         patience = self.config.patience
         out = patience is not None and self.state.stale >= patience
-        return f"no improvement in {patience} validations" if out else ""
+        return f"{STALE} {patience} validations" if out else ""
 
     def _ended(self) -> str:
         """Why the stage was over when the checkpoint was written, if that still holds: its limit may have been raised.
 
         What comes after the last step, validation and checkpoint, is not done twice.
         """
-        over = self._spent(self.state.epoch + self.state.batch / len(self._plan()))[1] >= 1.0 or self._stale()
-        return self.state.ended if over else ""
+        ended = self.state.ended
+        if ended == LIMIT:
+            over = self._spent(self.state.epoch + self.state.batch / len(self._plan()))[1] >= 1.0
+            return ended if over else ""
+        if ended.startswith(STALE):
+            return self._stale()
+        return ended  # what was forgotten stays so
 
     def _next_stage(self, reason: str) -> None:
         """Swap the network for that of the next stage; it starts with the weights this one leaves."""
@@ -288,7 +297,7 @@ class Trainer:
                 if stop:
                     self._leave(stop, display)
                 self._tell(clock.seconds() - begin)
-                return "limit reached"
+                return LIMIT
             step = state.step - max(state.stage_step, state.trouble.warm_step)
             lr = self.schedule.lr(step, fraction) * state.trouble.rate
             weights = self._weights(fraction)
@@ -305,7 +314,7 @@ class Trainer:
         if stop:
             self._leave(stop, display)
         state.epoch, state.batch = state.epoch + 1, 0
-        return "limit reached" if self._spent(state.epoch)[1] >= 1.0 else ""
+        return LIMIT if self._spent(state.epoch)[1] >= 1.0 else ""
 
     def _agree(self, clock: Clock, counts: list[float], display: Progress) -> tuple[Tensor, str]:
         """Before a step all processes learn of the labels of the whole batch, the time, the memory, and a wish to stop.

@@ -49,7 +49,7 @@ def recipe(
     facts = data_facts(structures)
     frames, atoms = facts.structures, facts.structures * facts.atoms
     valid = min(max(round(0.1 * frames), min(5, frames // 2)), 200)
-    share = float(settings.get("replay", {}).get("share") or 0.0)
+    share = min(max(float(settings.get("replay", {}).get("share") or 0.0), 0.0), 0.9)  # others are refused later
     steps = min(max(STEPS * math.sqrt(frames / FRAMES), LEAST_STEPS), MOST_STEPS)
     new = {int(z) for s in structures for z in s.atoms.numbers} - known
     batch = max(BATCH_ATOMS, math.ceil(facts.atoms))

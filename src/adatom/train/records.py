@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import sys
 import time
@@ -47,7 +48,18 @@ def identity(config: TrainConfig, sets: Sets) -> dict[str, Any]:
     for own in settings["sources"].values():
         for part in parts:
             del own[part]
-    return values | {"data": settings | {part: fingerprint(structures) for part, structures in parts.items()}}
+    values |= {"data": settings | {part: fingerprint(structures) for part, structures in parts.items()}}
+    start = config.finetune
+    if start is None:
+        return values
+    files = (start.model, *start.replay.files, *start.forgetting.files)
+    return values | {"finetune_files": [_content(Path(file)) for file in files]}
+
+
+def _content(path: Path) -> str:
+    """SHA-256 of a file; of a folder, which is a store, that of its index."""
+    path = path / "index.json" if path.is_dir() else path
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "gone"
 
 
 def data_card(sets: Sets) -> dict[str, Any]:

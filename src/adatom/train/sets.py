@@ -12,7 +12,7 @@ from rich.text import Text
 from adatom.data.doctor import Finding, examine
 from adatom.data.doctor.examine import SAMPLE
 from adatom.data.read import Found, Structure, found_table, read, require
-from adatom.data.selection import concatenated
+from adatom.data.selection import Selection, concatenated
 from adatom.data.split import check_leaks, split
 from adatom.errors import DataError
 from adatom.train.config import DataConfig
@@ -74,7 +74,8 @@ def read_sets(config: DataConfig, needed: set[str], console: Console) -> Sets:
     valid, test = parts["valid"] or valid, parts["test"] or test
     for structures in (training, valid, test):
         if structures:
-            require(structures, needed)
+            bulk = structures is training or bool(Selection.of(structures).periodic.any())
+            require(structures, needed if bulk else needed - {"stress"})  # molecules alone have none to validate on
     remarks = check_leaks(concatenated(training, valid), test)
     findings = [Finding("sample", "note", "data", remark) for remark in remarks]
     examined = {"train": training, "valid": valid, "test": test}

@@ -20,6 +20,8 @@ from adatom.statistics import References
 from adatom.train.config import TrainConfig
 from adatom.train.finetune import START, begin, choose_weights
 from adatom.train.forgetting import Probe, replayed
+from adatom.train.generic import kept
+from adatom.train.knowledge import closest_pairs, representative
 from adatom.train.parallel import Team
 
 
@@ -89,6 +91,12 @@ def tuned(config: TrainConfig, structures: Sequence[Structure], run: Path, team:
     probe = Probe.of(settings.forgetting, start, former, known, periodic, team.device)
     start.train()
     start.card = start.card | _provenance(old, settings.model, config)
+    nearest = dict(start.card.get("min_distance_A", {}))
+    for pair, distance in closest_pairs(dataset).items():
+        nearest[pair] = min(nearest.get(pair, distance), distance)
+    new = kept(representative(dataset.structures, 2000), config.samples)
+    samples = [*new[: -(-config.samples // 2)], *start.card.get("samples", [])][: config.samples]  # of both
+    start.card = start.card | {"min_distance_A": nearest, "samples": samples}
     choose_weights(settings, start, begun.new)
     remarks = list(begun.remarks)
     if begun.new:

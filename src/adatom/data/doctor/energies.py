@@ -15,6 +15,7 @@ from adatom.elements import covalent_radius
 from adatom.statistics import fit_references
 
 CUTOFF: Final = 5.0  # Å
+LARGEST: Final = 2e6  # eV; all electrons of the heaviest atoms have half of it
 CENTRES: Final = np.array([0.55, 0.7, 0.85, 1.0, 1.15, 1.35, 1.6, 1.9, 2.2, 2.6])  # distance over the sum of the radii
 MOST_PAIRS: Final = 10  # pairs of elements that get a potential of their own
 FEWEST: Final = 40  # structures
@@ -23,6 +24,10 @@ FEWEST: Final = 40  # structures
 def check_energies(structures: Sequence[Structure]) -> list[Finding]:
     """Energies per atom far from all others once the composition is accounted for."""
     labelled = [k for k, s in enumerate(structures) if np.isfinite(s.energy) and not s.isolated]
+    beyond = [k for k in labelled if abs(structures[k].energy) > LARGEST * len(structures[k].atoms)]
+    if beyond:
+        message = f"{len(beyond)} energies are larger than any atom's: beyond {LARGEST:g} eV/atom"
+        return [about("wild energies", "error", structures, beyond, message, "remove or repair these structures")]
     if len(labelled) < 10:
         return []
     numbers = [structures[k].atoms.numbers for k in labelled]
