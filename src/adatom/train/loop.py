@@ -24,11 +24,11 @@ from adatom.train.interrupt import Stopped, StopRequests, stop_requests
 from adatom.train.log import LOG, Log
 from adatom.train.loss import Weights, counted
 from adatom.train.optimize import RunningAverage, Schedule, make_optimizer
-from adatom.train.parallel import Shares, Team, divide
+from adatom.train.parallel import Team
 from adatom.train.progress import Progress
 from adatom.train.stages import Stage, stages_of, swapped
 from adatom.train.state import Clock, State, Tally, progress_of
-from adatom.train.step import Backward, Gradients
+from adatom.train.step import Backward, Gradients, Part
 from adatom.train.trouble import blame
 
 LOG_STEPS = 20  # between two step records: a number of steps, not of seconds, so that a resumed run logs the same
@@ -172,7 +172,7 @@ class Trainer:
             return
         display.say("compiling the training step ...")
         indices = batches(self.train_set, self.config.batch, self.config.seed, 0)[0]
-        graph, _ = self.train_set.batch(self._mine(indices) or indices[:1])
+        graph, _ = self.train_set.batch(next(iter(self.backward.pieces(indices)), indices[:1]))
         self.potential.train()
         weights = self.stage.loss.weights(1.0)
         self.potential(graph.to(self.team.device), forces=True, stress=weights.stress > 0)
@@ -271,10 +271,6 @@ class Trainer:
         """Batches of this epoch, of all processes together."""
         return batches(self.train_set, self.config.batch, self.config.seed, self.state.epoch)
 
-    def _mine(self, indices: list[int]) -> list[int]:
-        """The structures of a batch that this process computes."""
-        return divide(indices, self.train_set.atoms[indices], self.team.size)[self.team.rank]
-
     def _spent(self, epochs: float) -> tuple[float, float]:
         """Fractions of the limits, and of what they leave to this stage, that are used up."""
         whole = progress_of(self.config.limits, self.state, epochs)
@@ -286,12 +282,13 @@ class Trainer:
         state, plan = self.state, self._plan()
         self.potential.train()
         begin = clock.seconds()
-        prepared = load(self.train_set, Shares(plan[state.batch :], self._mine), self.config.workers)
+        rest = (piece for indices in plan[state.batch :] for piece in self.backward.pieces(indices))
+        prepared = load(self.train_set, rest, self.config.workers)
         while state.batch < len(plan):
             indices = plan[state.batch]
-            mine, taken = self._mine(indices), next(prepared)
-            batch = taken if mine else None
-            counts, stop = self._agree(clock, counted(batch[1]).tolist() if batch else [0.0, 0.0, 0.0], display)
+            mine = [(piece, next(prepared)) for piece in self.backward.pieces(indices)]
+            labels = sum((counted(label) for _, (_, label) in mine), torch.zeros(3, dtype=torch.float64))
+            counts, stop = self._agree(clock, labels.tolist(), display)
             whole, fraction = self._spent(state.epoch + state.batch / len(plan))
             if stop or fraction >= 1.0:
                 if stop:
@@ -301,7 +298,7 @@ class Trainer:
             step = state.step - max(state.stage_step, state.trouble.warm_step)
             lr = self.schedule.lr(step, fraction) * state.trouble.rate
             weights = self._weights(fraction)
-            found = self.backward(mine, batch, weights, counts, self.stage.optimizer.clip)
+            found = self.backward(mine, weights, counts, self.stage.optimizer.clip)
             self._update(found, lr, indices, mine, weights, display)
             state.step, state.batch = state.step + 1, state.batch + 1
             if state.step % LOG_STEPS == 0 or state.batch == len(plan):
@@ -346,7 +343,7 @@ class Trainer:
         return weights
 
     def _update(
-        self, found: Gradients, lr: float, indices: list[int], mine: list[int], weights: Weights, display: Progress
+        self, found: Gradients, lr: float, indices: list[int], mine: list[Part], weights: Weights, display: Progress
     ) -> None:
         """One step of the optimiser, or what is done instead when there is no number to step by."""
         state, trouble = self.state, self.state.trouble
@@ -370,7 +367,7 @@ class Trainer:
         tally.steps, tally.structures = tally.steps + 1, tally.structures + len(indices)
 
     def _strike(
-        self, found: Gradients, indices: list[int], mine: list[int], weights: Weights, display: Progress
+        self, found: Gradients, indices: list[int], mine: list[Part], weights: Weights, display: Progress
     ) -> None:
         """Name who is to blame for a loss or gradient that is no number; skip the step, go back, or give up."""
         bad = self.backward.bad(indices, mine, weights)

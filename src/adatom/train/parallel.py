@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -154,24 +154,6 @@ class Team:
         """Until all are here."""
         with _together():
             self.fabric.barrier()
-
-
-class Shares(Sequence[list[int]]):
-    """One process's part of each batch of a plan, parted when it is asked for.
-
-    Where there is none, the first structure of the batch stands in: what prepares batches knows none without any.
-    """
-
-    def __init__(self, plan: Sequence[list[int]], mine: Callable[[list[int]], list[int]]) -> None:
-        self.plan, self.mine = plan, mine
-
-    def __len__(self) -> int:
-        return len(self.plan)
-
-    def __getitem__(self, k: Any) -> Any:
-        if isinstance(k, slice):
-            return Shares(self.plan[k], self.mine)
-        return self.mine(self.plan[k]) or self.plan[k][:1]
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def identity(config: TrainConfig, sets: Sets) -> dict[str, Any]:
     start = config.finetune
     if start is None:
         return values
-    files = (start.model, *start.replay.files, *start.forgetting.files)
+    files = (*start.replay.files, *start.forgetting.files)  # the model is kept in the run folder, as it was
     return values | {"finetune_files": [_content(Path(file)) for file in files]}
 
 

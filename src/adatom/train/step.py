@@ -19,6 +19,7 @@ from adatom.train.loss import LossConfig, Weights, terms, total
 from adatom.train.parallel import Team, divide
 
 Batch = tuple[Graph, Results]
+Part = tuple[list[int], Batch]  # structures, and the same collated
 
 CACHED = 512  # atoms that a CPU differentiates at once
 
@@ -48,17 +49,13 @@ class Backward:
         self.slopes = [torch.zeros_like(p) for p in self.parameters]  # own memory: autograd's may be shared
         self.most: int | None = None
 
-    def __call__(
-        self, mine: Sequence[int], batch: Batch | None, weights: Weights, counts: Tensor, clip: float
-    ) -> Gradients:
+    def __call__(self, mine: Sequence[Part], weights: Weights, counts: Tensor, clip: float) -> Gradients:
         """Gradient of the loss of a batch, clipped, into the parameters.
 
         Parameters
         ----------
         mine
-            The structures of the batch that are this process's; there may be none.
-        batch
-            The same, collated; None where there are none.
+            The structures of the batch that are this process's, in the parts of :meth:`pieces`; there may be none.
         counts
             (3,) labels of the whole batch, of all processes.
 
@@ -67,7 +64,7 @@ class Backward:
         MemoryLimitError
             One structure alone does not fit into memory.
         """
-        value = self._shared(self._in_parts(list(mine), batch, weights, counts))
+        value = self._shared(self._in_parts(mine, weights, counts))
         for parameter, slope in zip(self.parameters, self.slopes, strict=True):
             parameter.grad = slope
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip)
@@ -81,19 +78,19 @@ class Backward:
         predicted = evaluate(graph, forces=weights.forces > 0, stress=weights.stress > 0)
         return total(weights, terms(self.loss, weights, graph, predicted, label), counts.to(device))
 
-    def _in_parts(self, mine: list[int], batch: Batch | None, weights: Weights, counts: Tensor) -> float:
+    def _in_parts(self, mine: Sequence[Part], weights: Weights, counts: Tensor) -> float:
         """Value and gradient of this process's share, one part after the other."""
         value = 0.0
         torch._foreach_zero_(self.slopes)
-        waiting = self._pieces(mine)
+        waiting: list[tuple[list[int], Batch | None]] = list(mine[::-1])
         while waiting:
-            part = waiting.pop()
+            part, batch = waiting.pop()
             atoms = int(self.data.atoms[part].sum())
             if self.most is not None and atoms > self.most and len(part) > 1:
                 waiting += self._halves(part)
                 continue
             try:
-                share, found = self._one(batch if len(part) == len(mine) else None, part, weights, counts)
+                share, found = self._one(batch, part, weights, counts)
             except (RuntimeError, MemoryError, MemoryLimitError) as error:
                 if not ran_out(error):
                     raise
@@ -113,15 +110,19 @@ class Backward:
         share = self.value(graph, label, weights, counts)
         return float(share.detach()), torch.autograd.grad(share, self.parameters, allow_unused=True)
 
-    def _pieces(self, mine: list[int]) -> list[list[int]]:
-        """All at once, but on a CPU so much as stays in its caches: beyond, an atom costs up to twice as much."""
+    def pieces(self, indices: list[int]) -> list[list[int]]:
+        """This process's share of a batch, in parts that are evaluated one after the other; none where it has none.
+
+        On a CPU a part is so much as stays in its caches: beyond, an atom costs up to twice as much.
+        """
+        mine = divide(indices, self.data.atoms[indices], self.team.size)[self.team.rank]
         if self.team.device.type != "cpu":
             return [mine] if mine else []
         atoms = self.data.atoms[mine]
-        return [part for part in divide(mine, atoms, max(math.ceil(atoms.sum() / CACHED), 1)) if part][::-1]
+        return [part for part in divide(mine, atoms, max(math.ceil(atoms.sum() / CACHED), 1)) if part]
 
-    def _halves(self, part: list[int]) -> list[list[int]]:
-        return divide(part, self.data.atoms[part], 2)[::-1]
+    def _halves(self, part: list[int]) -> list[tuple[list[int], Batch | None]]:
+        return [(half, None) for half in divide(part, self.data.atoms[part], 2)[::-1]]
 
     def _less(self, part: list[int], atoms: int, error: Exception) -> None:
         """A lower budget after memory ran out; MemoryLimitError when there is nothing left to cut."""
@@ -152,9 +153,9 @@ class Backward:
             at += slope.numel()
         return float(flat[-2].double() + flat[-1].double())
 
-    def bad(self, indices: Sequence[int], mine: Sequence[int], weights: Weights) -> list[int]:
+    def bad(self, indices: Sequence[int], mine: Sequence[Part], weights: Weights) -> list[int]:
         """The structures of a batch whose own loss or gradient is no finite number; the same list in every process."""
-        owned, flags = set(mine), np.zeros(len(indices))
+        owned, flags = {k for part, _ in mine for k in part}, np.zeros(len(indices))
         for place, k in enumerate(indices):
             if k in owned:
                 share = self.alone(k, weights)
