@@ -31,10 +31,14 @@ def silicon_cells(data: Path) -> Parts:
     return train, valid, _read(data, "si_pbe_gpaw/test")
 
 
-def mlearn_silicon(data: Path) -> Parts:
-    """Silicon of Zuo et al.: crystal, strain, surfaces, vacancies, molecular dynamics; the published test set."""
-    train, valid = hold_back(_read(data, "mlearn_elements/Si/train"), 0.05)
-    return train, valid, _read(data, "mlearn_elements/Si/test")
+def mlearn(element: str) -> Callable[[Path], Parts]:
+    """An element of Zuo et al.: crystal, strain, surfaces, vacancies, molecular dynamics; the published test set."""
+
+    def parts(data: Path) -> Parts:
+        train, valid = hold_back(_read(data, f"mlearn_elements/{element}/train"), 0.05)
+        return train, valid, _read(data, f"mlearn_elements/{element}/test")
+
+    return parts
 
 
 def revised_md17(molecule: str) -> Callable[[Path], Parts]:
@@ -63,13 +67,22 @@ def formate(data: Path) -> Parts:
     return train, valid, test
 
 
+def silica(data: Path) -> Parts:
+    """Zeolites of silica: 5 % of the training frames for validation; other frameworks to test on."""
+    train, valid = hold_back(_read(data, "silica_zeolites/train"), 0.05)
+    return train, valid, _read(data, "silica_zeolites/test_new_frameworks")
+
+
 SETS: dict[str, Callable[[Path], Parts]] = {
     "si_pbe_gpaw": silicon_cells,
-    "mlearn_si": mlearn_silicon,
+    "mlearn_si": mlearn("Si"),
+    "mlearn_li": mlearn("Li"),
+    "mlearn_mo": mlearn("Mo"),
     "rmd17_ethanol": revised_md17("ethanol"),
     "rmd17_aspirin": revised_md17("aspirin"),
     "water": water,
     "formate": formate,
+    "silica": silica,
 }
 
 
