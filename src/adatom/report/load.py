@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from adatom.errors import DataError
 from adatom.report.record import Record, read_json, read_lines
 
 Columns = dict[str, np.ndarray]  # name -> (T,) float64, NaN where a line has no such entry
+TROUBLE = ("not finite", "spike", "memory")  # kinds of lines
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class History:
     valid: Columns
     end: Record
     borders: tuple[tuple[float, str], ...] = ()  # first step and name of every stage but the first
+    forgetting: Columns = field(default_factory=dict)  # errors on what was known before
+    trouble: tuple[Record, ...] = ()  # steps that were not taken, or stood out, or did not fit into memory
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def _history(path: Path) -> History | None:
     if not path.is_file():
         return None
     start = end = Record({}, path.name)
-    kept: dict[str, list[Record]] = {"step": [], "valid": []}
+    kept: dict[str, list[Record]] = {kind: [] for kind in ("step", "valid", "forgetting", *TROUBLE)}
     borders: dict[float, str] = {}
     for line in read_lines(path):
         kind = line.text("kind")
@@ -182,7 +185,9 @@ def _history(path: Path) -> History | None:
             while series and now is not None and (series[-1].real("step") or 0.0) >= now:
                 series.pop()
             series.append(line)
-    return History(start, columns(kept["step"]), columns(kept["valid"]), end, tuple(sorted(borders.items())))
+    trouble = sorted((line for kind in TROUBLE for line in kept[kind]), key=lambda line: line.real("step") or 0.0)
+    curves = [columns(kept[kind]) for kind in ("step", "valid", "forgetting")]
+    return History(start, curves[0], curves[1], end, tuple(sorted(borders.items())), curves[2], tuple(trouble))
 
 
 def _data_sheet(path: Path) -> DataSheet | None:
@@ -249,6 +254,11 @@ def _energy_volume(path: Path) -> list[EnergyVolume]:
     record = _optional(path)
     if record is None:
         return []
+    return energy_volume_curves(record)
+
+
+def energy_volume_curves(record: Record) -> list[EnergyVolume]:
+    """The curve of the model, and of the reference where there is one."""
     found = [_curve(record, "model")]
     if "reference" in record:
         reference = record.record("reference")

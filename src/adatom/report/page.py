@@ -19,22 +19,28 @@ from adatom.report import format as written
 from adatom.report.dynamics import dynamics
 from adatom.report.energy_volume import constants, energy_volume_figure, headline
 from adatom.report.figure import Figure
+from adatom.report.forgetting import forgetting_figures, forgetting_rows
 from adatom.report.learning import TRAIN, VALID, VALID_RMSE, learning_figures
 from adatom.report.load import Run, load_run
 from adatom.report.parity import covers, parity_figures
 from adatom.report.summary import VERDICTS, facts, tiles
 from adatom.report.tables import by_config_type, by_element, overall, worst
+from adatom.report.trouble import trouble_rows, trouble_told
 
 Context = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the page: its anchor, its title in the contents, and what its template needs."""
+    """One part of the page: its anchor, its title in the contents, and what its template needs.
+
+    The template is called as the anchor is, unless several sections share one.
+    """
 
     anchor: str
     title: str
     context: Context
+    template: str = ""
 
 
 def write_report(run: Path) -> Path:
@@ -164,6 +170,22 @@ def _learning(run: Run) -> Section | None:
     return Section("learning", "Learning curves", {"figures": figures, "legend": legend, "end": run.history.end})
 
 
+def _forgetting(run: Run) -> Section | None:
+    figures, rows = forgetting_figures(run), forgetting_rows(run.metrics.record("forgetting"))
+    if not (figures or rows):
+        return None
+    context: Context = {"record": run.metrics.record("forgetting"), "rows": rows, "figures": figures}
+    return Section("forgetting", "Forgetting", context)
+
+
+def _trouble(run: Run) -> Section | None:
+    rows, left_out = trouble_rows(run.history.trouble if run.history else ())
+    told = trouble_told(run.metrics.record("not_finite"))
+    if not (rows or told):
+        return None
+    return Section("trouble", "Trouble", {"rows": rows, "left_out": left_out, "told": told})
+
+
 def _parity(run: Run) -> Section | None:
     references = (
         {r.text("element"): e for r in run.data.references if (e := r.real("energy_eV")) is not None}
@@ -262,6 +284,8 @@ def _provenance(run: Run) -> Section | None:
 _SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     _data,
     _learning,
+    _forgetting,
+    _trouble,
     _parity,
     _errors,
     _energy_volume,
