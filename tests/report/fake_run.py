@@ -68,6 +68,52 @@ def write(folder: Path, only: set[str] | None = None, seed: int = 0) -> Path:
     return folder
 
 
+def tuned(folder: Path, labels: str = "of files", bound: float | None = 3.0) -> Path:
+    """Make a run one that began with a model, forgot some of what it knew, and met with trouble."""
+    log, metrics = folder / "log.jsonl", folder / "metrics.json"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines[-1:-1] = [*_trouble(), *(_forgotten(step) for step in range(0, 4201, 300))]
+    _lines(log, lines)
+    after = {key: value for key, value in _forgotten(3900).items() if "rmse" in key}
+    held = json.loads(metrics.read_text())
+    held["forgetting"] = {
+        "structures": 56, "labels": labels, "before": BEFORE, "after": after, "ratio": 1.5, "bound": bound,
+        "stopped": False,
+    }  # fmt: skip
+    held["not_finite"] = {"steps_not_taken_for": {"train.xyz.xz:17": 2, "train.xyz.xz:203": 1}, "rollbacks": 1}
+    _json(metrics, held)
+    return folder
+
+
+BEFORE = {"energy_rmse_meV_per_atom": 6.0, "forces_rmse_meV_per_A": 80.0, "stress_rmse_GPa": 0.4}
+
+
+def _forgotten(step: int) -> dict[str, Any]:
+    factor = 1 + 0.5 * step / 3900
+    errors = {key: factor * value for key, value in BEFORE.items()}
+    return {"kind": "forgetting", "step": step, "epoch": step // 30, **errors, "ratio": factor}
+
+
+def _trouble() -> list[dict[str, Any]]:
+    names = [f"train.xyz.xz:{k}" for k in range(8)]
+    overflow = {"loss": None, "gradient_norm": None}
+    return [
+        {"kind": "spike", "step": 1450, "epoch": 44, "loss": 812.4, "gradient_norm": 9120.0}
+        | {"structures": [*names, "and 3 more"]},
+        {"kind": "memory", "step": 310, "epoch": 9, "atoms_at_once": 1200},
+        {
+            "kind": "not finite",
+            "step": 96,
+            "epoch": 2,
+            **overflow,
+            "structures": ["train.xyz.xz:17", "train.xyz.xz:203"],
+        }
+        | {"reason": "first in network.layers.0.attention (Attention)", "answer": "skip"},
+        {"kind": "not finite", "step": 2710, "epoch": 82, **overflow, "structures": ["train.xyz.xz:17"]}
+        | {"reason": "after the network: in the sum over atoms, the derivatives, or the loss", "answer": "roll back"},
+    ]
+
+
 def training_log(rng: np.random.Generator) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = [
         {

@@ -174,7 +174,8 @@ def _forgetting(run: Run) -> Section | None:
     figures, rows = forgetting_figures(run), forgetting_rows(run.metrics.record("forgetting"))
     if not (figures or rows):
         return None
-    context: Context = {"record": run.metrics.record("forgetting"), "rows": rows, "figures": figures}
+    drawn = {trace["name"] for figure in figures for trace in figure.data}
+    context: Context = {"record": run.metrics.record("forgetting"), "rows": rows, "figures": figures, "drawn": drawn}
     return Section("forgetting", "Forgetting", context)
 
 

@@ -83,6 +83,15 @@ class Record:
             raise self._wrong(key, "a list of objects", value)
         return [Record(item, f"{self.where}: {key}[{i}]") for i, item in enumerate(value)]
 
+    def texts(self, key: str) -> list[str]:
+        """A list of strings; an empty one where it is missing."""
+        value = self.values.get(key)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self._wrong(key, "a list of texts", value)
+        return list(value)
+
     def reals(self, key: str) -> np.ndarray:
         """A list of numbers as a float64 vector, NaN for null; empty where it is missing."""
         value = self.values.get(key)
