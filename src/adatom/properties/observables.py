@@ -1,15 +1,20 @@
-"""Figures from the thermo log of a simulation: energy drift, and means with an honest error."""
+"""Figures from series in time: energy drift, correlation times, and means with an honest error."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from adatom.errors import DataError
 from adatom.sim.record import Thermo
+
+OUTLAST = 5.0  # correlation times in a block: its mean then knows little of the next one's
+MIN_BLOCKS, MAX_BLOCKS = 4, 20
+LONG = 50.0  # correlation times in a series that is long enough to know them
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,25 @@ class Mean:
     value: float
     error: float
     blocks: int
+
+
+@dataclass(frozen=True)
+class Average:
+    """Mean of a correlated series with its standard error, and what the error rests on."""
+
+    value: float
+    error: float
+    spread: float  # standard deviation of the values
+    correlation_ps: float  # integrated autocorrelation time
+    block_ps: float
+    blocks: int
+    independent: float  # how many independent values the series is worth
+    sufficient: bool  # whether the series is so much longer than its correlation that the error can be trusted
+    drift: float  # second half minus first half, in units of the error of that difference
+
+    def to_record(self) -> dict[str, Any]:
+        """The figures by name."""
+        return asdict(self)
 
 
 def energy_drift(thermo: Sequence[Thermo], atoms: int, skip_ps: float = 0.0) -> Drift:
@@ -72,3 +96,56 @@ def block_mean(values: Sequence[float] | np.ndarray, blocks: int = 10) -> Mean:
         )
     parts = np.array([part.mean() for part in np.array_split(series, blocks)])
     return Mean(float(series.mean()), float(parts.std(ddof=1) / math.sqrt(blocks)), blocks)
+
+
+def correlation_time(values: Sequence[float] | np.ndarray) -> float:
+    """Integrated autocorrelation time in steps of the series, 1/2 for independent values.
+
+    tau = 1/2 + sum_k rho(k), summed to the first k >= 5 tau, where noise would take over (Sokal, in: Functional
+    Integration, NATO ASI 361, 131 (1997)). The series then is worth n / (2 tau) independent values.
+    """
+    series = np.asarray(values, dtype=np.float64)
+    away = series - series.mean()
+    count = len(away)
+    if count < 2 or not away.any():
+        return 0.5
+    transform = np.fft.rfft(away, 2 * count)
+    rho = np.fft.irfft(np.abs(transform) ** 2)[:count]
+    running = np.cumsum(rho / rho[0]) - 0.5
+    enough = np.flatnonzero(np.arange(count) >= 5.0 * running)
+    return max(float(running[enough[0]] if enough.size else running[-1]), 0.5)
+
+
+def average(values: Sequence[float] | np.ndarray, interval_ps: float) -> Average:
+    """Mean of values ``interval_ps`` apart; its error from blocks that outlast the correlation found in them.
+
+    There are as many blocks (20 at most, four at least) as blocks of five correlation times go into the series. A
+    series shorter than fifty correlation times knows its own correlation badly: its error is called insufficient. The
+    error is the larger of that of the blocks and sigma sqrt(2 tau / n). DataError with fewer than eight values.
+    """
+    series = np.asarray(values, dtype=np.float64)
+    count = len(series)
+    if count < 2 * MIN_BLOCKS:
+        raise DataError(
+            "too few values for a mean with an error",
+            wanted=f"{2 * MIN_BLOCKS} at least",
+            got=f"{count}",
+            remedy="log more often, or run longer",
+        )
+    tau = correlation_time(series)
+    possible = int(count / (OUTLAST * tau))
+    blocks = min(max(possible, MIN_BLOCKS), MAX_BLOCKS, count // 2)
+    spread = float(series.std(ddof=1))
+    error = max(block_mean(series, blocks).error, spread * math.sqrt(2.0 * tau / count))
+    change = float(series[count // 2 :].mean() - series[: count // 2].mean())
+    return Average(
+        value=float(series.mean()),
+        error=error,
+        spread=spread,
+        correlation_ps=tau * interval_ps,
+        block_ps=count / blocks * interval_ps,
+        blocks=blocks,
+        independent=count / (2.0 * tau),
+        sufficient=count >= LONG * tau,
+        drift=change / (2.0 * error) if error > 0.0 else 0.0,
+    )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import ase
@@ -75,6 +75,68 @@ def rdf(frames: Iterable[ase.Atoms], r_max: float = 8.0, width: float = 0.05) ->
         coordination={names[pair]: values / count for pair, values in neighbours.items()},
         frames=count,
     )
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How far g(r) of one pair is like that of a reference, and how far two halves of the reference are alike."""
+
+    overlap: float  # 1 - int |g - g_ref| dr / int (g + g_ref) dr: 1 where they are the same
+    noise: float  # the same of the halves of the reference frames: what cannot be told apart from 1; NaN for one frame
+    mean_difference: float  # of |g - g_ref|, over the shells
+    peak: tuple[float, float]  # first peak: place (Å) and height
+    reference_peak: tuple[float, float]
+
+    def to_record(self) -> dict[str, Any]:
+        """The figures by name; NaN becomes None."""
+        record = asdict(self) | {"peak": list(self.peak), "reference_peak": list(self.reference_peak)}
+        return record | {"noise": self.noise if np.isfinite(self.noise) else None}
+
+
+def compare(found: RDF, reference: Sequence[ase.Atoms]) -> tuple[RDF, dict[str, Likeness]]:
+    """g(r) of reference frames over the same shells, and for each pair that both know how much they are alike.
+
+    DataError where they share no pair of elements.
+    """
+    width = float(found.r[1] - found.r[0]) if len(found.r) > 1 else 2.0 * float(found.r[0])
+    r_max = float(found.r[-1]) + 0.5 * width
+    theirs = rdf(reference, r_max, width)
+    halves = [rdf(part, r_max, width) for part in (reference[::2], reference[1::2]) if part]
+    shared = [pair for pair in found.g if pair in theirs.g]
+    if not shared:
+        raise DataError(
+            "reference and trajectory share no pair of elements",
+            wanted=", ".join(found.g),
+            got=", ".join(theirs.g),
+            remedy="give reference frames of the same substance",
+        )
+    likeness = {}
+    for pair in shared:
+        mine, other = found.g[pair], theirs.g[pair]
+        likeness[pair] = Likeness(
+            overlap=_overlap(mine, other),
+            noise=_overlap(halves[0].g[pair], halves[1].g[pair]) if len(halves) == 2 else float("nan"),
+            mean_difference=float(np.abs(mine - other).mean()),
+            peak=first_peak(found.r, mine),
+            reference_peak=first_peak(found.r, other),
+        )
+    return theirs, likeness
+
+
+def first_peak(r: np.ndarray, g: np.ndarray) -> tuple[float, float]:
+    """Place (Å) and height of the first peak of g(r): the highest shell before it falls below half of that again."""
+    best = 0
+    for shell, height in enumerate(g):
+        if height > g[best]:
+            best = shell
+        elif g[best] > 1.0 and height < 0.5 * g[best]:
+            break
+    return float(r[best]), float(g[best])
+
+
+def _overlap(one: np.ndarray, other: np.ndarray) -> float:
+    whole = float((one + other).sum())
+    return 1.0 - float(np.abs(one - other).sum()) / whole if whole > 0.0 else 1.0
 
 
 def _pair_counts(atoms: ase.Atoms, species: list[int], edges: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
