@@ -9,13 +9,15 @@ once more and differentiated, and what flows back to neighbours is added to thei
 
 That is T - 1 forward passes more than differentiation of the whole. A chunk fits into cache and costs the same in every
 system: time is linear in N.
+
+Rows are also all that processes which share a system have to tell one another: see ``Halo``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +47,8 @@ class LayerOf(nn.Module):
 
     def forward(self, own: Rows, others: Rows, vectors: Tensor, chunk: Chunk) -> Step:
         """What the layer says of the atoms of a chunk, vectors (n, M, 3) in the type of the network."""
-        near = self.body.geometry(vectors, chunk.filled.to(vectors.dtype).unsqueeze(1))
+        filled = chunk.filled.to(vectors.dtype).unsqueeze(1)
+        near = self.body.surroundings(vectors, filled, chunk.numbers, chunk.others)
         return self.body.step(self.number, own, others, near, chunk.species)
 
 
@@ -98,19 +101,42 @@ class Steps(NamedTuple):
     push: Callable[[Prior, Chunk], tuple[Tensor, Tensor]] = push
 
 
+class Halo(Protocol):
+    """Atoms around those of a graph that others compute; they follow the own ones, and have no slots.
+
+    Every process that takes part calls both as often as the others, in the same order.
+    """
+
+    def fetch(self, rows: Rows) -> Rows:
+        """Rows of own atoms, (n, F) each, with those of the atoms around them behind, (N, F)."""
+
+    def give(self, slopes: Rows) -> Rows:
+        """Slopes by all these rows, (N, F) each: those by own ones, (n, F), with what others found added."""
+
+
 class Streamed(NamedTuple):
-    """Energies and derivatives of all atoms."""
+    """Energies and derivatives of all atoms; with a halo of own atoms, the energy of others being zero."""
 
     energy: Tensor  # (N,)  eV, references left out
-    slopes: Tensor  # (N, 3)  dE/dr_i, eV/Å
+    slopes: Tensor  # (N, 3)  dE/dr_i, eV/Å; with a halo (n, 3)
     virial: Tensor  # (S, 3, 3)  dE/d(strain), eV
+    virials: Tensor  # (N, 3, 3)  the same by the vectors that start at each atom
 
 
 @torch.no_grad()
 def streamed(
-    body: Layered, scale: Tensor, priors: Iterable[Prior], graph: Graph, size: int, steps: Steps | None = None
+    body: Layered,
+    scale: Tensor,
+    priors: Iterable[Prior],
+    graph: Graph,
+    size: int,
+    steps: Steps | None = None,
+    halo: Halo | None = None,
 ) -> Streamed:
-    """Energies of network (times ``scale``) and priors with their derivatives, ``size`` atoms at a time."""
+    """Energies of network (times ``scale``) and priors with their derivatives, ``size`` atoms at a time.
+
+    With a ``halo`` the graph's slots (n, M) are those of its first n atoms alone.
+    """
     steps, places = steps or Steps(), list(_places(graph, size))
     species = element_rows(graph, body.sources)
     chunks = [_chunk(graph, species, at) for at in places]
@@ -118,11 +144,13 @@ def streamed(
     known = [body.start(species)]
     for layer in layers[:-1]:
         parts = [steps.advance(layer, *_seen(known[-1], at), chunk) for at, chunk in zip(places, chunks, strict=True)]
-        known.append(tuple(torch.cat(rows) for rows in zip(*parts, strict=True)))
+        told = tuple(torch.cat(rows) for rows in zip(*parts, strict=True))
+        known.append(told if halo is None else halo.fetch(told))
     energy = torch.zeros_like(graph.positions[:, 0])
     pulls = _Pulls(graph)
     after: Rows = ()
-    for layer, rows in zip(reversed(layers), reversed(known), strict=True):
+    for number, rows in reversed(list(enumerate(known))):
+        layer = layers[number]
         before = tuple(torch.zeros_like(row) for row in rows)
         for at, chunk in zip(places, chunks, strict=True):
             slopes = steps.descend(layer, *_seen(rows, at), chunk, tuple(row[at.atoms] for row in after))
@@ -131,13 +159,15 @@ def streamed(
             for total, own, others in zip(before, slopes.own, slopes.others, strict=True):
                 total[at.atoms] += own
                 total.index_add_(0, at.neighbours, others.flatten(0, 1))
-        after = before
+        after = before if halo is None or number == 0 else halo.give(before)
     for prior in priors:
         for at, chunk in zip(places, chunks, strict=True):
             said, slope = steps.push(prior, chunk)
             energy[at.atoms] += said
             pulls.add(at, chunk.vectors, slope)
-    return Streamed(energy, pulls.slopes, sum_by_owner(pulls.virials, graph.owner, graph.cell.shape[0]))
+    total = sum_by_owner(pulls.virials, graph.owner, graph.cell.shape[0])
+    slopes = pulls.slopes if halo is None else halo.give((pulls.slopes,))[0]
+    return Streamed(energy, slopes, total, pulls.virials)
 
 
 class _Place(NamedTuple):
@@ -150,12 +180,13 @@ class _Place(NamedTuple):
 
 def _places(graph: Graph, size: int) -> Iterator[_Place]:
     """Even chunks of at most ``size`` atoms, no wider than the most neighbours that any of them has."""
-    size = math.ceil(graph.numbers.shape[0] / math.ceil(graph.numbers.shape[0] / size))
+    count = graph.slots.shape[0]
+    size = math.ceil(count / max(math.ceil(count / size), 1))
     counts = (graph.slots < graph.edges.shape[1]).sum(1)
-    # a width of one would be a program of its own where steps are compiled
-    widths = [min(max(2, int(part.max())), graph.slots.shape[1]) for part in counts.split(size)]
-    for first, width in zip(range(0, counts.shape[0], size), widths, strict=True):
-        atoms = slice(first, first + size)
+    for first in range(0, max(count, 1), max(size, 1)):  # one empty chunk where there are no atoms: rows have widths
+        atoms = slice(first, min(first + size, count))
+        # a width of one would be a program of its own where steps are compiled
+        width = min(max(2, int(counts[atoms].max())) if count else 1, graph.slots.shape[1])
         yield _Place(atoms, width, graph.neighbours[atoms, :width].flatten())
 
 
