@@ -93,8 +93,8 @@ def assert_same(a: Structure, b: Structure) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files of a folder."""
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    """All files of a folder, and of those inside it."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def flip(path: Path, at: int) -> None:

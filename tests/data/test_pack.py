@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import IO
 
 import ase
 import pytest
@@ -152,6 +153,79 @@ def test_folders_of_others_and_second_packers_are_refused(files, tmp_path: Path)
             pack(files, tmp_path / "store")
 
     pack(files, tmp_path / "store", tell=second)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_who_overwrites_takes_nothing_from_a_process_that_packs(files, tmp_path: Path, finished: bool) -> None:
+    store = tmp_path / "store"
+    if finished:
+        pack(files[:1], store)
+    told = []
+
+    def second(done: int) -> None:
+        before = contents(store)
+        with pytest.raises(StoreError, match="another process packs into this folder"):
+            pack(files[:1], store, overwrite=True)
+        assert contents(store) == before
+        told.append(done)
+
+    assert len(pack(files, store, overwrite=finished, tell=second)) == 72
+    assert told
+    pack(files, tmp_path / "whole")
+    assert contents(store) == contents(tmp_path / "whole")
+
+
+def test_the_old_store_is_whole_until_the_new_one_is(files, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    pack(files, store)
+    before = contents(store)
+    bad = write(tmp_path / "d.xyz", [ase.Atoms("H2", [(0, 0, 0), (0, 0, 0.01)])])
+    with pytest.raises(GeometryError):
+        pack([*files[:1], bad], store, overwrite=True)
+    assert {name: data for name, data in contents(store).items() if name in before} == before
+    Store(store).verify()
+    assert len(pack(files[1:], store, overwrite=True)) == 42
+    assert contents(store).keys() == before.keys()
+    pack(files[1:], tmp_path / "whole")
+    assert contents(store) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("after", range(12))
+def test_overwriting_that_is_killed_at_any_file_goes_on(files, tmp_path: Path, monkeypatch, after: int) -> None:
+    store = tmp_path / "store"
+    pack(files, store)
+    moves, real = [], Path.replace
+
+    def pulled(path: Path, target: Path) -> Path:
+        moves.append(target)
+        if len(moves) == after + 1:
+            raise PulledError
+        return real(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", pulled)
+        if after < 11:  # the index into place, nine files, the index once more
+            with pytest.raises(PulledError):
+                pack(files[:1], store, overwrite=True)
+        else:
+            pack(files[:1], store, overwrite=True)
+    assert len(pack(files[:1], store, overwrite=after == 0)) == 30
+    Store(store).verify()
+    pack(files[:1], tmp_path / "whole")
+    assert contents(store) == contents(tmp_path / "whole")
+
+
+def test_a_store_that_was_finished_while_waiting_for_its_lock_is_returned(files, tmp_path: Path, monkeypatch) -> None:
+    store, real = tmp_path / "store", packing.fcntl.flock
+
+    def late(journal: IO[bytes], how: int) -> None:
+        monkeypatch.setattr(packing.fcntl, "flock", real)
+        pack(files, store)  # by another process
+        real(journal, how)
+
+    monkeypatch.setattr(packing.fcntl, "flock", late)
+    assert len(pack(files, store)) == 72
+    assert not (store / JOURNAL).exists()
 
 
 def test_a_key_that_no_frame_has_is_an_error(files, tmp_path: Path) -> None:

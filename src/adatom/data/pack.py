@@ -2,6 +2,9 @@
 
 Structures are written shard after shard. A line of the journal follows each shard once its bytes are on the disk: what
 lies behind the last whole line is cut off by the next run, which so writes the same bytes as an undisturbed one.
+
+Whoever packs holds a lock on the journal. A finished store is overwritten only at the end: the new one is packed into a
+folder inside of it, and its files take the place of the old ones once all of them are there.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any, Final
@@ -41,6 +45,8 @@ from adatom.errors import DataError, StoreError
 
 SHARD_FRAMES: Final = 8192
 SHARD_ATOMS: Final = 2**20  # a shard is closed at the first of both: about 50 MB at most
+NEXT: Final = ".next"  # folder of a store that is to take the place of the one around it
+EDGES: Final = "edges-*.i4"
 HEAD: Final = 2**20  # bytes at both ends of a file that tell it from others
 
 
@@ -54,6 +60,8 @@ def pack(
 ) -> Store:
     """Pack files into a store; goes on where it was interrupted, and returns a finished store as it is.
 
+    With ``overwrite`` it begins anew; a finished store stays whole until the new one is.
+
     Structures go the way of :func:`adatom.data.read.read`: labels found by name or ``keys``, converted from ``units``,
     checked. ``tell`` is called with the number of structures after each shard.
 
@@ -66,13 +74,12 @@ def pack(
     """
     plan = _plan([Path(p) for p in files], keys or Keys(), units or Units())
     folder = Path(folder)
-    ours = is_store(folder)
-    if overwrite and ours:
-        _remove(folder)
-    if (folder / INDEX).exists():
-        store = Store(folder)
-        _same_plan({name: store.about[name] for name in ("files", "keys", "units")}, plan, folder)
-        return store
+    if (folder / NEXT / INDEX).exists() and not (folder / INDEX).exists():
+        with _locked(folder / NEXT):  # an overwriting run was killed at its very end
+            _move_in(folder)
+    if (folder / INDEX).exists() and not overwrite:
+        return _finished(folder, plan)
+    ours = is_store(folder) or (folder / NEXT).is_dir()
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not ours)):
         raise StoreError(
             "this folder holds something else, and nothing is overwritten",
@@ -80,20 +87,64 @@ def pack(
             wanted="a new folder, an empty one, or a store that was not finished",
             remedy="give another name",
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / JOURNAL).open("a+b") as journal:
-        try:
-            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreError(
-                "another process packs into this folder", where=str(folder), remedy="wait for it, or end it"
-            ) from None
-        writer = _Writer(folder, journal, plan)
+    place = folder / NEXT if (folder / INDEX).exists() else folder
+    with _locked(place) as journal:
+        if (folder / INDEX).exists() and not overwrite:  # another process has finished it just now
+            (place / JOURNAL).unlink()
+            return _finished(folder, plan)
+        if overwrite:
+            _remove(place)
+            journal.truncate(0)
+        writer = _Writer(place, journal, plan)
         writer.run([Path(p) for p in files], keys or Keys(), units or Units(), tell or (lambda done: None))
-        index = writer.index()
-        _write_durably(folder / INDEX, json.dumps(index).encode())
-        (folder / JOURNAL).unlink()
+        _write_durably(place / INDEX, json.dumps(writer.index()).encode())
+        if place == folder:
+            (folder / JOURNAL).unlink()
+        else:
+            _move_in(folder)
     return Store(folder)
+
+
+@contextmanager
+def _locked(place: Path) -> Iterator[IO[bytes]]:
+    """The journal of a folder, which no other process has; StoreError where one does."""
+    while True:
+        place.mkdir(parents=True, exist_ok=True)
+        with (place / JOURNAL).open("a+b") as journal:
+            try:
+                fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise StoreError(
+                    "another process packs into this folder", where=str(place), remedy="wait for it, or end it"
+                ) from None
+            path = place / JOURNAL
+            if path.exists() and os.path.samestat(os.fstat(journal.fileno()), path.stat()):
+                yield journal
+                break
+            # else a process that finished just now has removed it
+    if place.name == NEXT:
+        with suppress(OSError):  # empty once all of it has moved, and no other process has begun in it
+            place.rmdir()
+
+
+def _finished(folder: Path, plan: dict[str, Any]) -> Store:
+    """A store that is there already; StoreError where it is of something else."""
+    store = Store(folder)
+    _same_plan({name: store.about[name] for name in ("files", "keys", "units")}, plan, folder)
+    return store
+
+
+def _move_in(folder: Path) -> None:
+    """Put a new store in the place of the old one; goes on where it was killed."""
+    new = folder / NEXT
+    (folder / INDEX).unlink(missing_ok=True)  # first: nothing is read as one store that is of two
+    for name in FILES:
+        if file_of(new, name).exists():
+            file_of(new, name).replace(file_of(folder, name))
+    for path in folder.glob(EDGES):
+        path.unlink()
+    (new / INDEX).replace(folder / INDEX)
+    (new / JOURNAL).unlink()
 
 
 class _Writer:
@@ -314,13 +365,8 @@ def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
 
 
 def _remove(folder: Path) -> None:
-    """Take away a store, and nothing else that may lie in its folder."""
-    for path in (
-        folder / INDEX,
-        folder / JOURNAL,
-        *(file_of(folder, name) for name in FILES),
-        *folder.glob("edges-*.i4"),
-    ):
+    """Take away a store but for its journal, which is locked, and nothing else that may lie in its folder."""
+    for path in (folder / INDEX, *(file_of(folder, name) for name in FILES), *folder.glob(EDGES)):
         path.unlink(missing_ok=True)
 
 
