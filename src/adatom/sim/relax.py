@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,11 @@ from ase.optimize import FIRE, LBFGS
 from pydantic import NonNegativeInt, PositiveFloat
 
 from adatom.config import Config
-from adatom.errors import SimulationError
+from adatom.errors import ConfigError, GeometryError, SimulationError
 from adatom.potential import Potential
 from adatom.sim.calculator import Calculator, require_volume
 from adatom.sim.guard import Guard
+from adatom.sim.symmetry import KeepSymmetry, space_group, symmetrised
 from adatom.units import EV_PER_A3_IN_GPA
 
 
@@ -28,13 +30,15 @@ class RelaxConfig(Config):
     """How to relax, and when it is done.
 
     Converged means: no force on an atom above ``fmax`` (eV/Å), and with ``cell`` no component of stress + pressure
-    above ``smax_GPa``.
+    above ``smax_GPa``. With ``symmetry`` the crystal keeps the space group that it has at the start (within 0.01 Å; it
+    is made exact first), its cell too: forces and stress are averaged over the operations of the group.
     """
 
     fmax: PositiveFloat = 0.01
     smax_GPa: PositiveFloat = 0.05
     steps: NonNegativeInt = 500
     cell: bool = False
+    symmetry: bool = False
     pressure_GPa: float = 0.0
     optimizer: Literal["fire", "lbfgs"] = "lbfgs"
 
@@ -51,7 +55,11 @@ class RelaxStep:
 
 @dataclass(frozen=True)
 class Relaxation:
-    """Where a relaxation ended; only if ``converged`` that is a minimum. ``atoms`` carry their energy and forces."""
+    """Where a relaxation ended; only if ``converged`` that is a minimum. ``atoms`` carry their energy and forces.
+
+    With ``symmetry`` it is a minimum among the structures of that symmetry alone. Space groups, as in
+    ``"Fd-3m (227)"``, within 0.01 Å; None where there is no crystal.
+    """
 
     atoms: ase.Atoms
     converged: bool
@@ -61,6 +69,28 @@ class Relaxation:
     smax_GPa: float
     history: tuple[RelaxStep, ...]
     wanted: RelaxConfig
+    space_group_before: str | None = None
+    space_group_after: str | None = None
+
+    def to_record(self) -> dict[str, Any]:
+        """Way and end as plain values, as the report reads them."""
+        return {
+            "property": "relaxation",
+            "converged": self.converged,
+            "steps": self.steps,
+            "energy_eV": self.energy,
+            "fmax_eV_per_A": self.fmax,
+            "smax_GPa": self.smax_GPa if self.wanted.cell else None,
+            "space_group_before": self.space_group_before,
+            "space_group_after": self.space_group_after,
+            "cell_A": self.atoms.cell.tolist() if self.atoms.cell.rank == 3 else None,
+            "settings": self.wanted.model_dump(),
+            "history": {
+                "energy_eV": [step.energy for step in self.history],
+                "fmax_eV_per_A": [step.fmax for step in self.history],
+                "smax_GPa": [step.smax_GPa for step in self.history],
+            },
+        }
 
     def require_converged(self) -> Relaxation:
         """This result if it has converged, SimulationError otherwise."""
@@ -83,6 +113,7 @@ def relax(
     fmax: float = 0.01,
     steps: int = 500,
     cell: bool = False,
+    symmetry: bool = False,
     optimizer: Literal["fire", "lbfgs"] = "lbfgs",
     pressure_GPa: float = 0.0,
     smax_GPa: float = 0.05,
@@ -90,37 +121,45 @@ def relax(
 ) -> Relaxation:
     """Relax a copy of ``atoms``; the parameters are those of RelaxConfig, constraints on atoms are kept.
 
-    ConfigError for parameters that make no sense; StressError when the cell of a system without volume is to relax;
-    SimulationError when the potential gives no number or the atoms fall onto one another.
+    ConfigError for parameters that make no sense; StressError when the cell of a system without volume is to relax, or
+    its symmetry to stay; SimulationError when the potential gives no number or the atoms fall onto one another.
     """
     config = RelaxConfig.parse(
         {
             "fmax": fmax,
             "steps": steps,
             "cell": cell,
+            "symmetry": symmetry,
             "optimizer": optimizer,
             "pressure_GPa": pressure_GPa,
             "smax_GPa": smax_GPa,
         },
         where="relax",
     )
-    system = atoms.copy()
+    system = _symmetric(atoms) if config.symmetry else atoms.copy()
     system.calc = as_calculator(calculator)
     if config.cell:
         require_volume(system)
+    before = crystal_symmetry(system)
     guard = Guard(system, card_of(system.calc))
     history: list[RelaxStep] = []
-    for _ in _path(system, config):
-        history.append(_measure(system, config, len(history)))
-        guard.check_numbers(history[-1].step, history[-1].energy, system.get_forces())
-        if progress is not None:
-            progress(history[-1])
-        if _is_minimum(history[-1], config):
-            break
+    with warnings.catch_warnings():
+        # of the strain that ASE's filter takes the logarithm of: good to 1e-13, and scipy says so
+        warnings.filterwarnings("ignore", "logm result may be inaccurate", RuntimeWarning)
+        for _ in _path(system, config):
+            history.append(_measure(system, config, len(history)))
+            guard.check_numbers(history[-1].step, history[-1].energy, system.get_forces())
+            if progress is not None:
+                progress(history[-1])
+            if _is_minimum(history[-1], config):
+                break
     last = history[-1]
     guard.check_distances(last.step, torch.from_numpy(system.get_positions()), system.cell.array)
+    end = _with_results(system)
+    if config.symmetry:
+        end.set_constraint()
     return Relaxation(
-        _with_results(system),
+        end,
         _is_minimum(last, config),
         last.step,
         last.energy,
@@ -128,7 +167,19 @@ def relax(
         last.smax_GPa,
         tuple(history),
         config,
+        before,
+        crystal_symmetry(end),
     )
+
+
+def crystal_symmetry(atoms: ase.Atoms) -> str | None:
+    """Space group as in ``"Fd-3m (227)"``; None where nothing repeats in three directions, or no group is found."""
+    if not atoms.pbc.all():
+        return None
+    try:
+        return str(space_group(atoms))
+    except GeometryError:  # no crystal: an answer, not a failure
+        return None
 
 
 def as_calculator(potential: BaseCalculator | Potential | str | Path) -> BaseCalculator:
@@ -139,6 +190,22 @@ def as_calculator(potential: BaseCalculator | Potential | str | Path) -> BaseCal
 def card_of(calculator: BaseCalculator) -> dict[str, Any]:
     """The card of the potential behind a calculator; empty for calculators of others."""
     return calculator.potential.card if isinstance(calculator, Calculator) else {}
+
+
+def _symmetric(atoms: ase.Atoms) -> ase.Atoms:
+    """A copy with exactly the symmetry that it nearly has, which a constraint keeps from here on."""
+    if atoms.constraints:
+        raise ConfigError(
+            "atoms cannot be fixed and symmetry be kept at the same time",
+            where=f"relax, {atoms.get_chemical_formula()}",
+            wanted="a structure without constraints",
+            got=", ".join(type(constraint).__name__ for constraint in atoms.constraints),
+            remedy="take the constraints off, or relax without symmetry",
+        )
+    group = space_group(atoms)
+    system = symmetrised(atoms, group)
+    system.set_constraint(KeepSymmetry(group, system.cell.array))
+    return system
 
 
 def _path(system: ase.Atoms, config: RelaxConfig) -> Any:
