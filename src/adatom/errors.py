@@ -87,6 +87,10 @@ class ModelFileError(AdatomError):
     """A model file is truncated, altered, of a later format, or not a model file at all."""
 
 
+class LockError(AdatomError):
+    """Another process writes where this one wants to."""
+
+
 class CheckpointError(AdatomError):
     """A checkpoint could not be written or does not belong to this run."""
 

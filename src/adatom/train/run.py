@@ -30,6 +30,7 @@ from adatom.train.forgetting import forgetting_table
 from adatom.train.generic import kept
 from adatom.train.interrupt import Stopped
 from adatom.train.knowledge import check_structures, closest_pairs, facts, references_of, representative, scales_of
+from adatom.train.lock import lock
 from adatom.train.log import LOG
 from adatom.train.loggers import make_loggers, require_loggers
 from adatom.train.loop import Trainer
@@ -57,6 +58,8 @@ def train(
     ConfigError
         The run folder exists already and ``resume`` was not asked for; the machine has no GPU, or fewer devices than
         asked for; something waits for validations and there is no validation set; the package of a logger is missing.
+    LockError
+        Another process trains into this run folder.
     CheckpointError
         ``resume`` with other data or settings than the run was begun with, or a disk that is full.
     DataError
@@ -75,7 +78,16 @@ def train(
     torch.manual_seed(config.seed)
     torch.set_float32_matmul_precision(MATMUL[config.matmul])
     team = Team.launch(config)
-    console = console if team.first else Console(quiet=True)
+    if not team.first:
+        return _train(config, run, team, resume, Console(quiet=True))
+    with lock(run) as remark:
+        _warn(remark, console)
+        _check_folder(run, resume)  # another may have begun and ended since
+        return _train(config, run, team, resume, console)
+
+
+def _train(config: TrainConfig, run: Path, team: Team, resume: bool, console: Console) -> Path:
+    """As one process of the team does."""
     sets = read_all(config.data, needed(config), console)
     _require_validation(config, sets)
     start = _fresh(config, sets) if config.finetune is None else tuned(config, sets.train, run, team, resume)
@@ -91,9 +103,7 @@ def train(
     trainer = Trainer(resolved, potential, train_set, valid_set, run, team, identity(resolved, sets))
     trainer.probe = start.probe
     if resume:
-        remark = trainer.resume()
-        if remark:
-            console.print(f"warning: {remark}", style="yellow", soft_wrap=True)
+        _warn(trainer.resume(), console)
     else:
         trainer.save()  # before the first line of the log: a run that can no longer be started can go on
     team.wait()  # until all have read the checkpoint
@@ -119,6 +129,11 @@ def train(
         _tell(metrics, trainer.state, run, console)
     team.wait()
     return run
+
+
+def _warn(remark: str, console: Console) -> None:
+    if remark:
+        console.print(f"warning: {remark}", style="yellow", soft_wrap=True)
 
 
 def _fresh(config: TrainConfig, sets: Sets) -> Start:
