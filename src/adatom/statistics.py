@@ -11,7 +11,7 @@ import numpy as np
 from adatom.elements import symbol, symbols
 from adatom.errors import DataError
 
-Source = Literal["isolated atom", "least squares", "given", "model"]
+Source = Literal["isolated atom", "least squares", "given", "model", "none"]  # none: zero, for want of any energy
 
 
 @dataclass(frozen=True)

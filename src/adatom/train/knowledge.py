@@ -5,22 +5,23 @@ Of large sets a sample is enough: it is drawn the same way each time, and holds 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from adatom.data.dataset import Dataset
+from adatom.data.doctor import Finding
 from adatom.data.selection import LARGE, Selection
 from adatom.data.structure import Structure
-from adatom.elements import number, symbol
-from adatom.graph import edge_vectors
+from adatom.elements import number, symbols
 from adatom.models.base import Facts
 from adatom.potential import Potential
 from adatom.statistics import References, Scales, fit_references, scales
+from adatom.train.closest import closest_pairs
 from adatom.train.config import DataConfig
 
 FEW = 2_000  # structures of a large set whose neighbours are counted
-CHUNK = 256  # structures looked at together
+NO_MEANING = "Energies have no meaning beyond a constant for each composition"  # of a model that saw only forces
 
 
 def representative(structures: Sequence[Structure], most: int = LARGE) -> Selection:
@@ -35,16 +36,37 @@ def representative(structures: Sequence[Structure], most: int = LARGE) -> Select
 
 
 def references_of(structures: Sequence[Structure], config: DataConfig) -> References:
-    """Reference energy per element: given by hand, else of isolated atoms, else by least squares."""
+    """Reference energy per element: given by hand, else of isolated atoms, else by least squares.
+
+    Where no structure has an energy there is nothing to fit, and forces do not ask for it: zero then.
+    """
+    given = {number(name): energy for name, energy in config.references.items()}
+    whole = Selection.of(structures)
+    if not np.isfinite(whole.energies).any():
+        zeros = dict.fromkeys(sorted(whole.elements), 0.0) | given
+        return References(zeros, {z: "given" if z in given else "none" for z in zeros})
     some = representative(structures)
     numbers, energies = some.numbers(), some.energies
     free = np.flatnonzero(some.isolated & np.isfinite(energies))
-    return fit_references(
-        numbers,
-        energies.tolist(),
-        {int(numbers[k][0]): float(energies[k]) for k in free},
-        {number(name): energy for name, energy in config.references.items()},
-    )
+    return fit_references(numbers, energies.tolist(), {int(numbers[k][0]): float(energies[k]) for k in free}, given)
+
+
+def without_energies(references: Mapping[str, References]) -> list[Finding]:
+    """What is to be said of sources of labels none of which is an energy."""
+    blind = {
+        name: symbols([z for z, source in own.source.items() if source == "none"]) for name, own in references.items()
+    }
+    return [
+        Finding(
+            "no energies",
+            "warning",
+            f"source {name}" if name else "training set",
+            f"no structure has an energy: the references of {', '.join(elements)} are zero. {NO_MEANING}",
+            "compare energies of structures of one composition only, or add energies",
+        )
+        for name, elements in blind.items()
+        if elements
+    ]
 
 
 def scales_of(structures: Sequence[Structure], references: References) -> Scales:
@@ -63,20 +85,8 @@ def facts(dataset: Dataset) -> Facts:
         max(float(some.edges.sum() / max(some.atoms.sum(), 1)), 1.0),
         (float(charges.min()), float(charges.max())) if len(charges) else None,
         (float(spins.min()), float(spins.max())) if len(spins) else None,
+        closest_pairs(dataset),
     )
-
-
-def closest_pairs(dataset: Dataset) -> dict[str, float]:
-    """Shortest distance of each pair of elements in the data, Å: what simulations are held against."""
-    some = dataset.sample(LARGE)
-    shortest = np.full((256, 256), np.inf)
-    for start in range(0, len(some), CHUNK):
-        graph, _ = some.batch(np.arange(start, min(start + CHUNK, len(some))))
-        r = edge_vectors(graph).norm(dim=1).numpy()
-        low, high = np.sort(graph.numbers.numpy()[graph.edges.numpy()], axis=0)
-        np.minimum.at(shortest, (low, high), r)
-    pairs = np.argwhere(np.isfinite(shortest))
-    return {f"{symbol(a)}-{symbol(b)}": float(shortest[a, b]) for a, b in pairs}
 
 
 def check_structures(potential: Potential, structures: Sequence[Structure], sources: int | np.ndarray = 0) -> None:

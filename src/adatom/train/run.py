@@ -29,7 +29,16 @@ from adatom.train.finetune import merged
 from adatom.train.forgetting import forgetting_table
 from adatom.train.generic import kept
 from adatom.train.interrupt import Stopped
-from adatom.train.knowledge import check_structures, closest_pairs, facts, references_of, representative, scales_of
+from adatom.train.knowledge import (
+    NO_MEANING,
+    check_structures,
+    closest_pairs,
+    facts,
+    references_of,
+    representative,
+    scales_of,
+    without_energies,
+)
 from adatom.train.lock import lock
 from adatom.train.log import LOG
 from adatom.train.loggers import make_loggers, require_loggers
@@ -174,7 +183,7 @@ def _fitting(sets: Sets, potential: Potential, start: Start, console: Console) -
     """
     network = potential.network
     seen = {name for name, sees in (("charge", network.embeds_charge), ("spin", network.embeds_spin)) if sees}
-    findings = unseen(sets.train, seen)
+    findings = [*unseen(sets.train, seen), *without_energies(start.references)]
     show(findings, console)
     for part in ("valid", "test"):
         check_structures(potential, sets.parts()[part], sets.source_of(part, start.source))
@@ -197,10 +206,12 @@ def make_potential(config: TrainConfig, dataset: Dataset, references: dict[str, 
     network = MODELS[model.architecture](model)
     network.to(getattr(torch, config.precision))
     priors = tuple(PRIORS[p.name](p.model_dump()) for p in config.priors)
-    card = {
+    card: dict[str, Any] = {
         "min_distance_A": closest_pairs(dataset),
         "samples": kept(representative(dataset.structures, 2000), config.samples),
     }
+    if without_energies(references):
+        card["energies"] = NO_MEANING
     energies = {name: own.energies for name, own in references.items()}
     return Potential(network, energies.get("", energies), scale, priors, model.derivatives, card)  # type: ignore[arg-type]
 

@@ -21,7 +21,7 @@ from adatom.train.config import TrainConfig
 from adatom.train.finetune import START, begin, choose_weights
 from adatom.train.forgetting import Probe, replayed
 from adatom.train.generic import kept
-from adatom.train.knowledge import closest_pairs, representative
+from adatom.train.knowledge import representative
 from adatom.train.parallel import Team
 
 
@@ -91,6 +91,8 @@ def tuned(config: TrainConfig, structures: Sequence[Structure], run: Path, team:
     probe = Probe.of(settings.forgetting, start, former, known, periodic, team.device)
     start.train()
     start.card = start.card | _provenance(old, settings.model, config)
+    if "model" not in begun.references.source.values() and not start.sources:
+        start.card.pop("energies", None)  # it was trained on forces alone; now every reference is that of labels
     nearest = dict(start.card.get("min_distance_A", {}))
     for pair, distance in closest_pairs(dataset).items():
         nearest[pair] = min(nearest.get(pair, distance), distance)
