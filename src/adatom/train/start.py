@@ -21,7 +21,7 @@ from adatom.train.config import TrainConfig
 from adatom.train.finetune import START, begin, choose_weights
 from adatom.train.forgetting import Probe, replayed
 from adatom.train.generic import kept
-from adatom.train.knowledge import representative
+from adatom.train.knowledge import closest_pairs, representative
 from adatom.train.parallel import Team
 
 
