@@ -42,6 +42,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "before": {"optimizer": {"name": "adamw"}, "batch": {"atoms": 32}},
     "adamw": {"optimizer": {"name": "adamw"}},
     "muon, batches of 32": {"batch": {"atoms": 32}},
+    "energies 3": {"loss": {"energy": 3.0}},
+    "energies 100": {"loss": {"energy": 100.0}},
+    "late energies 1000": {"loss": {"late": {"energy": 1000.0}}},
+    "late from half": {"loss": {"late": {"start": 0.5}}},
+    "nothing late": {"loss": {"late": None}},
 }
 STEPS, BLOCKS = 15, 6  # of the timing
 
