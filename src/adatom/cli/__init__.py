@@ -5,12 +5,25 @@ from __future__ import annotations
 from rich.console import Console
 from rich.markup import escape
 
-from adatom.cli import data, finetuning, models, packing, running, training
+from adatom.cli import data, engines, engines_more, finetuning, liquid, models, packing, running, training
 from adatom.cli.app import app
 from adatom.cli.running import MDProgress
 from adatom.errors import AdatomError
 
-__all__ = ["MDProgress", "app", "data", "finetuning", "main", "models", "packing", "running", "training"]
+__all__ = [
+    "MDProgress",
+    "app",
+    "data",
+    "engines",
+    "engines_more",
+    "finetuning",
+    "liquid",
+    "main",
+    "models",
+    "packing",
+    "running",
+    "training",
+]
 
 
 def main() -> None:
