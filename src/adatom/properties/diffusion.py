@@ -19,6 +19,7 @@ from adatom.units import BOLTZMANN
 XI = 2.837297  # of a cubic lattice: the self-term of the Oseen tensor
 CM2_PER_S = 1e-4  # cm^2/s in one Å^2/ps
 SLOPE = 0.1  # by which the exponent of diffusive motion may differ from one
+LEFT = 1.0  # Å: atoms that have not gone so far may only have rattled in their places
 CHUNK = 64  # atoms transformed together: bounds memory
 POINTS = 300  # of a curve in a record
 MPAS = 1e-3 * float(units.Pascal) * float(units.second)  # eV/Å^3 times ASE's unit of time, in one mPa s
@@ -49,12 +50,13 @@ class SpeciesDiffusion:
     fit_ps: tuple[float, float]
     exponent: float  # of MSD ~ t^a within the window: 1 where motion is diffusive, 0 where atoms stay
     exponent_error: float
+    moved_A: float  # root of the mean-square displacement at the end of the window
     D_corrected_A2_per_ps: float | None  # for an infinite box
 
     @property
     def diffusive(self) -> bool:
-        """Whether the mean-square displacement grows in proportion to time within the window."""
-        return abs(self.exponent - 1.0) <= max(SLOPE, 2.0 * self.exponent_error)
+        """Whether atoms have left their places within the window, and the displacement grows in proportion to time."""
+        return self.moved_A >= LEFT and abs(self.exponent - 1.0) <= max(SLOPE, 2.0 * self.exponent_error)
 
     @property
     def D_cm2_per_s(self) -> float:  # noqa: N802
@@ -92,6 +94,7 @@ class Diffusion:
                     "fit_ps": list(one.fit_ps),
                     "exponent": one.exponent,
                     "exponent_error": one.exponent_error,
+                    "moved_A": one.moved_A,
                     "diffusive": one.diffusive,
                 }
                 for name, one in self.species.items()
@@ -212,6 +215,7 @@ def _of_species(
         fit_ps=(float(lags[chosen][0]), float(lags[chosen][-1])),
         exponent=_exponent(lags[chosen], whole[chosen]),
         exponent_error=float(np.std(exponents, ddof=1)) / root,
+        moved_A=math.sqrt(float(whole[chosen][-1])),
         D_corrected_A2_per_ps=None if correction is None else value + correction,
     )
 

@@ -62,8 +62,9 @@ class LiquidConfig(Config):
     def liquid(self) -> MDConfig:
         """The run at constant pressure."""
         own = {
-            "ensemble": "npt", "thermostat": "bussi", "pressure_GPa": self.pressure_GPa, "barostat_ps": self.barostat_ps,
-            "compressibility_per_GPa": self.compressibility_per_GPa, "thermostat_ps": self.thermostat_ps,
+            "ensemble": "npt", "thermostat": "bussi", "thermostat_ps": self.thermostat_ps,
+            "pressure_GPa": self.pressure_GPa, "barostat_ps": self.barostat_ps,
+            "compressibility_per_GPa": self.compressibility_per_GPa,
             "steps": round(1e3 * (self.equilibration_ps + self.production_ps) / self.timestep_fs),
             "compile": self.compile,
         }  # fmt: skip
