@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.markup import escape
 
-from adatom.cli import data, engines, engines_more, finetuning, liquid, models, packing, running, training
+from adatom.cli import data, engines, engines_more, finetuning, liquid, models, packing, properties, running, training
 from adatom.cli.app import app
 from adatom.cli.running import MDProgress
 from adatom.errors import AdatomError
@@ -21,6 +21,7 @@ __all__ = [
     "main",
     "models",
     "packing",
+    "properties",
     "running",
     "training",
 ]

@@ -1,8 +1,7 @@
-"""``adatom relax | md | eos``."""
+"""``adatom relax | md``."""
 
 from __future__ import annotations
 
-import json
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,6 @@ from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from adatom.cli.app import Device, ModelFile, Overwrite, Source, StructureFile, app, console, last_structure, ready
 from adatom.errors import ConfigError
@@ -122,33 +120,6 @@ def md(
     console.print(f"{result.steps} steps, {result.us_per_atom_step:.1f} µs per atom and step")
     if result.files is not None:
         console.print(f"log         {result.files.log}\ntrajectory  {result.files.trajectory}")
-
-
-@app.command()
-def eos(
-    model: ModelFile,
-    structure: StructureFile,
-    span: Annotated[float, typer.Option(help="volumes from (1 - span) to (1 + span) times that of the file")] = 0.08,
-    points: int = 11,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write curve and fit here")] = None,
-    device: Device = "cpu",
-    source: Source = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Energy-volume curve: equilibrium volume, bulk modulus and its pressure derivative."""
-    from adatom.properties.eos import energy_volume
-    from adatom.sim.calculator import Calculator
-
-    ready(*([json_file] if json_file else ()), overwrite=overwrite)
-    calculator = Calculator(model, device, source=source)
-    curve = energy_volume(last_structure(structure, calculator.potential), calculator, span=span, points=points)
-    table = Table(title="Birch-Murnaghan fit", show_header=False)
-    for key, value in curve.fit.to_record().items():
-        if isinstance(value, float):
-            table.add_row(key, f"{value:.5g}")
-    console.print(table)
-    if json_file is not None:
-        json_file.write_text(json.dumps(curve.to_record(), indent=1), encoding="utf-8")
 
 
 class MDProgress(AbstractContextManager["MDProgress"]):

@@ -76,6 +76,7 @@ class EOSCurve:
     def to_record(self) -> dict[str, Any]:
         """Points and fit as plain values, as the report reads them."""
         return {
+            "property": "eos",
             "volume_A3_per_atom": self.volumes.tolist(),
             "energy_eV_per_atom": self.energies.tolist(),
             "fit": self.fit.to_record(),

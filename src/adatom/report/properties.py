@@ -16,7 +16,7 @@ from adatom.report.summary import Tile
 # in the order of a page; each is a file of report/card
 KINDS = (
     "relaxation", "eos", "elastic", "phonons", "expansion", "vacancy", "surface",
-    "vibrations", "neb", "dimers", "trajectory", "liquid",
+    "vibrations", "neb", "dimers", "trajectory", "liquid", "left_out",
 )  # fmt: skip
 PAGE = "report.html"
 
