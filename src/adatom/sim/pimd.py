@@ -69,7 +69,7 @@ class PathIntegralRun:
     conserved_eV: np.ndarray
     kinetic_eV: np.ndarray
     kinetic_by_element_eV: dict[str, np.ndarray]
-    evaluations: int  # of geometries, in this leg
+    evaluations: int  # of geometries, in this leg; beads on one spot, as at the start, count once
     seconds: float  # of this leg
     finished: bool  # False: stopped by Ctrl-C, with a restart file
 
@@ -131,7 +131,7 @@ def path_integral(
                 evaluations = serve(
                     potential, atoms, Server(NAME, prefix=prefix), device=device, dtype=dtype, compile=compile,
                     source=source, alive=lambda: process.poll() is None,
-                    progress=None if progress is None else lambda count: progress(step + count // config.beads - 1),
+                    progress=None if progress is None else lambda count: progress(step + (count - 1) // config.beads),
                 )  # fmt: skip
             process.wait(timeout=60)
         except AdatomError as error:
