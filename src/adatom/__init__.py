@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from adatom.potential import Potential as Potential
     from adatom.report import write_report as write_report
     from adatom.sim.calculator import Calculator as Calculator
+    from adatom.sim.committee import Committee as Committee
     from adatom.sim.relax import relax as relax
     from adatom.testing import verify as verify
     from adatom.train.config import TrainConfig as TrainConfig
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AdatomError": "errors",
     "Calculator": "sim.calculator",
+    "Committee": "sim.committee",
     "Potential": "potential",
     "TrainConfig": "train.config",
     "compiled": "compile",
