@@ -84,7 +84,7 @@ def test_facts_fill_what_is_not_given() -> None:
     bare = read_model({})
     assert (bare.elements, bare.mean_neighbours, bare.charges, bare.spins) == (None, None, None, None)
     full = bare.completed(FACTS)
-    assert (full.elements, full.mean_neighbours, full.charges, full.spins) == FACTS
+    assert (full.elements, full.mean_neighbours, full.charges, full.spins, full.closest) == FACTS
     given = read_model({"mean_neighbours": 3.0, "elements": [6]}).completed(FACTS)
     assert (given.elements, given.mean_neighbours, given.charges) == ((6,), 3.0, (-1.0, 2.0))
     assert read_model(full.model_dump(mode="json")) == full

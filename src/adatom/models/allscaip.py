@@ -79,6 +79,7 @@ from adatom.nn.attention import (
 from adatom.nn.direct import DirectHeads
 from adatom.nn.equivariant import Linear, Readout, bounded
 from adatom.nn.exact import Exact
+from adatom.nn.floor import Floor
 from adatom.nn.images import Images, fading_sum, folded, images_within, nearest_distance, sinc
 from adatom.nn.nearby import Nearby, nearby
 from adatom.nn.radial import bessel
@@ -178,7 +179,6 @@ class AllScAIP(Model):
         "default": "effects beyond the cutoff, charged and open-shell systems",
         "paper": "comparison with the publication; very large data",
     }
-
     compiles = False  # which edges are attended to depends on their lengths
 
     def __init__(self, config: AllScAIPConfig) -> None:
@@ -195,6 +195,7 @@ class AllScAIP(Model):
             grounded=not published,
         )
         self.body: DefaultBody | PaperBody = PaperBody(config) if published else DefaultBody(config)
+        self.floor = Floor(None if published else config.closest)
         self.tables = ("body.species.weight",)
         self.embeds_charge = self.embeds_spin = True  # both or none: a multiplicity nobody trained on is refused
 
@@ -206,7 +207,7 @@ class AllScAIP(Model):
     def _attended(self, graph: Graph, dtype: torch.dtype) -> Attended:
         """The soft graph: edges of which neither end has too many nearer ones."""
         k, cutoff = self.config.neighbours, self.config.cutoff
-        vectors = edge_vectors(graph).to(dtype)  # (E, 3)
+        vectors = self.floor(edge_vectors(graph).to(dtype), *graph.numbers[graph.edges])  # (E, 3)
         r = (vectors * vectors).sum(1).sqrt()  # (E,)
         every = index_slots(graph.edges, graph.slots, graph.reverse, dtype)
         padded = softgraph.distances_in_slots(r, every)

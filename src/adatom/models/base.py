@@ -32,6 +32,7 @@ class Facts(NamedTuple):
     mean_neighbours: float  # edges of an atom within the cutoff
     charges: tuple[float, float] | None = None  # smallest and largest total charge, e; None: no structure says
     spins: tuple[float, float] | None = None  # smallest and largest multiplicity; None: no structure says
+    closest: dict[str, float] | None = None  # shortest distance of each pair of elements, Å: {"H-O": 0.9}
 
 
 class ModelConfig(Config):
@@ -54,6 +55,9 @@ class ModelConfig(Config):
     sources: PositiveInt = Field(1, description="origins of labels: each has rows of its own in tables of elements")
     charges: tuple[float, float] | None = None
     spins: tuple[float, float] | None = None
+    closest: dict[str, float] | None = Field(
+        None, description="shortest distance of each pair in the training data, Å: nearer nothing is seen to come"
+    )
 
     def completed(self, facts: Facts) -> Self:
         """The same configuration, what is None filled from the training data."""

@@ -92,6 +92,22 @@ def with_state(network: Model, charges: Sequence[float], spins: Sequence[float])
     return made
 
 
+def with_closest(network: Model, closest: Mapping[str, float]) -> Model:
+    """A network that was also trained on pairs of atoms this close (Å, as in ``{"H-O": 0.9}``), and sees them.
+
+    One whose distances have no floor keeps none.
+    """
+    known = network.config.closest
+    if known is None:
+        return network
+    nearest = dict(known)
+    for pair, distance in closest.items():
+        nearest[pair] = min(nearest.get(pair, distance), distance)
+    if nearest == known:
+        return network
+    return _filled(_empty(network, network.config.model_copy(update={"closest": nearest})), network, lambda old, _: old)
+
+
 def _range(known: tuple[float, float] | None, values: Sequence[float], usual: float) -> tuple[float, float] | None:
     """The smallest range that holds the known one, by default the usual value, and some more."""
     if not values:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from adatom.graph import Graph, adjacent, neighbour_vectors
 from adatom.models.base import NetworkOutput, element_rows, stress_from_virials
+from adatom.nn.floor import Floor
 from adatom.nn.slots import gather_neighbours
 from adatom.nn.surroundings import Geometry, Surroundings
 
@@ -34,6 +35,7 @@ class Layered(nn.Module, ABC):
     """Base of such networks; energies are sums over atoms and layers."""
 
     geometry: Geometry
+    floor: Floor
     layers: nn.ModuleList
     sources: int  # of labels
 
@@ -57,15 +59,22 @@ class Layered(nn.Module, ABC):
             Rows (n,) of the atoms in the tables of elements.
         """
 
+    def surroundings(self, vectors: Tensor, filled: Tensor, numbers: Tensor, others: Tensor) -> Surroundings:
+        """What n atoms see: vectors (n, M, 3) to neighbours, ``filled`` (n, 1, M), atomic numbers (n,) and (n, M)."""
+        seen = self.floor(vectors, numbers.unsqueeze(1), others, filled[:, 0])
+        near: Surroundings = self.geometry(seen, filled)
+        return near
+
     def forward(self, graph: Graph, dtype: torch.dtype) -> NetworkOutput:
         """All layers over all atoms."""
         near_by = adjacent(graph, dtype)
-        near = self.geometry(neighbour_vectors(graph).to(dtype), near_by.filled)
+        others = graph.numbers.index_select(0, graph.neighbours.flatten()).view(graph.neighbours.shape)
+        near = self.surroundings(neighbour_vectors(graph).to(dtype), near_by.filled, graph.numbers, others)
         species = element_rows(graph, self.sources)
         rows, steps = self.start(species), []
         for number in range(len(self.layers)):
-            others = tuple(gather_neighbours(row, near_by) for row in rows)
-            steps.append(self.step(number, rows, others, near, species))
+            told = tuple(gather_neighbours(row, near_by) for row in rows)
+            steps.append(self.step(number, rows, told, near, species))
             rows = steps[-1].rows
         energy = torch.stack([step.energy for step in steps]).sum(0)
         if steps[0].forces is None:

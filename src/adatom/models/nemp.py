@@ -40,6 +40,7 @@ from adatom.models.layered import Layered, Rows, Step
 from adatom.nn.direct import MOST, DirectHead
 from adatom.nn.equivariant import DegreeLinear, Linear, Readout, add_degrees
 from adatom.nn.exact import Exact
+from adatom.nn.floor import Floor
 from adatom.nn.moments import moments
 from adatom.nn.radial import envelope
 from adatom.nn.sphere import SphereUpdate
@@ -141,6 +142,7 @@ class DefaultBody(Layered):
         self.channels = C
         self.sources = config.sources
         self.geometry = Geometry(config.cutoff, config.l_max, config.radial)
+        self.floor = Floor(config.closest)
         self.embedding = nn.Embedding(config.sources * (MAX_Z + 1), C)
         self.layers = nn.ModuleList(DefaultLayer(config, first=t == 0, last=t == last) for t in range(config.layers))
         self.readouts = nn.ModuleList(Readout(C, config.readout) for _ in range(config.layers))

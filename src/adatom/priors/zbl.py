@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import PositiveFloat
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from adatom.config import Config
 from adatom.elements import MAX_Z, covalent_radius
+from adatom.nn.floor import pair_table
 from adatom.priors.base import Prior
 from adatom.units import COULOMB
 
@@ -21,18 +22,22 @@ SCREENING, POWER = 0.8854, 0.23
 
 
 class ZBLConfig(Config):
-    """``reach``: the repulsion has faded out at this multiple of the sum of the covalent radii."""
+    """Where the repulsion has faded out: at ``reach`` times the sum of the covalent radii, or farther out at ``beyond``
+    times the shortest distance of the pair in the training data, ``closest`` (Å, as in ``{"H-O": 0.9}``).
+    """
 
     name: Literal["zbl"] = "zbl"
     reach: PositiveFloat = 0.7
+    beyond: NonNegativeFloat = 1.0
+    closest: dict[str, PositiveFloat] | None = None  # None: a fact of the training data, filled in for a new model
 
 
 class ZBL(Prior):
     """E_i = 1/2 sum_j s(r_ij) (Z_i Z_j e^2 / 4 pi eps0 r_ij) phi(r_ij / a_ij).
 
     a_ij = 0.8854 a0 / (Z_i^0.23 + Z_j^0.23); s(r) = (1 - x)^3 (1 + 3x + 6x^2), x = r / r_out, falls from 1 at contact
-    to 0 at
-    r_out = reach (r_cov,i + r_cov,j) with two continuous derivatives, so that bonds are left to the network.
+    to 0 at r_out = max(reach (r_cov,i + r_cov,j), beyond d_ij) with two continuous derivatives, so that bonds are left
+    to the network. d_ij is the shortest distance of the training data: nearer, a network is no guide.
     """
 
     name: ClassVar[str] = "zbl"
@@ -40,13 +45,15 @@ class ZBL(Prior):
     def __init__(self, config: ZBLConfig | None = None) -> None:
         super().__init__()
         self.config = config or ZBLConfig()
-        self.reach = self.config.reach
         radii = torch.from_numpy(covalent_radius(range(MAX_Z + 1)))  # type: ignore[arg-type]
-        self.register_buffer("radii", radii, persistent=False)
+        outer = torch.maximum(
+            self.config.reach * (radii.unsqueeze(1) + radii), self.config.beyond * pair_table(self.config.closest or {})
+        )
+        self.register_buffer("outers", outer.flatten(), persistent=False)
         inverse = torch.arange(MAX_Z + 1, dtype=torch.float64) ** POWER / (SCREENING * BOHR)
         self.register_buffer("inverse_lengths", inverse, persistent=False)
 
-    radii: Tensor  # (119,)  Å
+    outers: Tensor  # (119 * 119,)  Å
     inverse_lengths: Tensor  # (119,)  1/Å
 
     def pairs(self, numbers: Tensor, others: Tensor, vectors: Tensor, filled: Tensor) -> Tensor:
@@ -62,7 +69,7 @@ class ZBL(Prior):
 
     def outer(self, z_i: Tensor, z_j: Tensor) -> Tensor:
         """Where the repulsion has faded out, Å."""
-        return self.reach * (self.radii[z_i] + self.radii[z_j])
+        return self.outers.index_select(0, (z_i * (MAX_Z + 1) + z_j).flatten()).view(z_i.shape)
 
     def _pair(self, vectors: Tensor, z_i: Tensor, z_j: Tensor) -> Tensor:
         """Half of the energy of pairs at vectors (..., 3), eV; zero beyond the reach."""

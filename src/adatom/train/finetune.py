@@ -24,11 +24,12 @@ from adatom.data.read import Keys, Structure, Units, read
 from adatom.elements import symbols
 from adatom.errors import ChargeError, ConfigError
 from adatom.models.base import Model
-from adatom.models.grow import row, with_elements, with_source, with_state
+from adatom.models.grow import row, with_closest, with_elements, with_source, with_state
 from adatom.neighbors import given_charge_and_spin
 from adatom.nn import lora
 from adatom.potential import Potential
 from adatom.statistics import References, shift_references
+from adatom.train.closest import closest_pairs
 
 START = "start.adatom"  # in the run folder: the potential before its first step
 # Muon moves all directions of a matrix alike, those too that hold what is known: it forgets more and learns less
@@ -152,6 +153,7 @@ def begin(config: FinetuneConfig, dataset: Dataset, given: Mapping[int, float], 
     known = old.elements
     new = tuple(z for z in dataset.elements if z not in known)
     network = _charged(with_elements(old.network, dataset.elements, known), dataset)
+    network = with_closest(network, closest_pairs(dataset))
     tables = [old.references_of(k) for k in range(max(len(old.sources), 1))]
     names, source = _place_of_source(config, old)
     if source == len(tables):

@@ -13,16 +13,15 @@ from adatom.data.dataset import Dataset
 from adatom.data.doctor import Finding
 from adatom.data.selection import LARGE, Selection
 from adatom.data.structure import Structure
-from adatom.elements import number, symbol, symbols
-from adatom.graph import edge_vectors
+from adatom.elements import number, symbols
 from adatom.models.base import Facts
 from adatom.potential import Potential
 from adatom.statistics import References, Scales, fit_references, scales
+from adatom.train.closest import closest_pairs
 from adatom.train.config import DataConfig
 
 FEW = 2_000  # structures of a large set whose neighbours are counted
 NO_MEANING = "Energies have no meaning beyond a constant for each composition"  # of a model that saw only forces
-CHUNK = 256  # structures looked at together
 
 
 def representative(structures: Sequence[Structure], most: int = LARGE) -> Selection:
@@ -86,20 +85,8 @@ def facts(dataset: Dataset) -> Facts:
         max(float(some.edges.sum() / max(some.atoms.sum(), 1)), 1.0),
         (float(charges.min()), float(charges.max())) if len(charges) else None,
         (float(spins.min()), float(spins.max())) if len(spins) else None,
+        closest_pairs(dataset),
     )
-
-
-def closest_pairs(dataset: Dataset) -> dict[str, float]:
-    """Shortest distance of each pair of elements in the data, Å: what simulations are held against."""
-    some = dataset.sample(LARGE)
-    shortest = np.full((256, 256), np.inf)
-    for start in range(0, len(some), CHUNK):
-        graph, _ = some.batch(np.arange(start, min(start + CHUNK, len(some))))
-        r = edge_vectors(graph).norm(dim=1).numpy()
-        low, high = np.sort(graph.numbers.numpy()[graph.edges.numpy()], axis=0)
-        np.minimum.at(shortest, (low, high), r)
-    pairs = np.argwhere(np.isfinite(shortest))
-    return {f"{symbol(a)}-{symbol(b)}": float(shortest[a, b]) for a, b in pairs}
 
 
 def check_structures(potential: Potential, structures: Sequence[Structure], sources: int | np.ndarray = 0) -> None:

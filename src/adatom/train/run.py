@@ -23,6 +23,7 @@ from adatom.priors import PRIORS
 from adatom.report import write_report
 from adatom.statistics import References
 from adatom.train.checkpoint import BEFORE, CHECKPOINT, disk, sweep
+from adatom.train.closest import closest_pairs
 from adatom.train.config import TrainConfig
 from adatom.train.evaluate import errors_table, predict
 from adatom.train.finetune import merged
@@ -32,7 +33,6 @@ from adatom.train.interrupt import Stopped
 from adatom.train.knowledge import (
     NO_MEANING,
     check_structures,
-    closest_pairs,
     facts,
     references_of,
     representative,
@@ -205,9 +205,10 @@ def make_potential(config: TrainConfig, dataset: Dataset, references: dict[str, 
     model = stages_of(config)[0].model
     network = MODELS[model.architecture](model)
     network.to(getattr(torch, config.precision))
-    priors = tuple(PRIORS[p.name](p.model_dump()) for p in config.priors)
+    closest = closest_pairs(dataset)
+    priors = tuple(PRIORS[p.name](p.model_dump() | {"closest": p.closest or closest}) for p in config.priors)
     card: dict[str, Any] = {
-        "min_distance_A": closest_pairs(dataset),
+        "min_distance_A": closest,
         "samples": kept(representative(dataset.structures, 2000), config.samples),
     }
     if without_energies(references):

@@ -17,11 +17,12 @@ from adatom.elements import number, symbols
 from adatom.errors import ConfigError
 from adatom.potential import Potential
 from adatom.statistics import References
+from adatom.train.closest import closest_pairs
 from adatom.train.config import TrainConfig
 from adatom.train.finetune import START, begin, choose_weights
 from adatom.train.forgetting import Probe, replayed
 from adatom.train.generic import kept
-from adatom.train.knowledge import closest_pairs, representative
+from adatom.train.knowledge import representative
 from adatom.train.parallel import Team
 
 
