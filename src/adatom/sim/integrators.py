@@ -80,6 +80,10 @@ class Integrator(ABC):
     def after(self) -> None:
         """From the new forces to the end of the step."""
 
+    @abstractmethod
+    def hold(self, temperature: float) -> None:
+        """Hold another temperature (K) from here on."""
+
 
 class VelocityVerlet(Integrator):
     """Half a kick, a drift, half a kick; then, if there is one, the thermostat that rescales velocities."""
@@ -98,6 +102,11 @@ class VelocityVerlet(Integrator):
         if self._rescaling is not None:
             self._rescaling.apply()
 
+    def hold(self, temperature: float) -> None:
+        """That of the thermostat, if there is one."""
+        if self._rescaling is not None:
+            self._rescaling.hold(temperature)
+
 
 class Langevin(Integrator):
     """Langevin dynamics in the order B A O A B (Leimkuhler, Matthews, Appl. Math. Res. Express 2013, 34).
@@ -109,8 +118,16 @@ class Langevin(Integrator):
     def __init__(self, motion: Motion, timestep: float, heat: float, time: float, random: torch.Generator) -> None:
         self._motion, self._timestep, self._random = motion, timestep, random
         self._keep = math.exp(-timestep / time)
-        self._width = (motion.masses * (heat * (1.0 - self._keep**2))).sqrt() * motion.mobile  # (N, 1)
+        self._width = self._of(heat)  # (N, 1)
         self._noise = torch.zeros_like(motion.momenta)
+
+    def _of(self, heat: float) -> Tensor:
+        """Width of the noise at kT = ``heat`` (eV)."""
+        return (self._motion.masses * (heat * (1.0 - self._keep**2))).sqrt() * self._motion.mobile
+
+    def hold(self, temperature: float) -> None:
+        """Noise of another temperature."""
+        self._width.copy_(self._of(BOLTZMANN * temperature))
 
     def before(self) -> None:
         """B A O A."""
@@ -142,6 +159,10 @@ class VelocityRescaling:
         self._keep = math.exp(-timestep / time)
         self._part = 0.5 * heat * (1.0 - self._keep)  # eV
         self._noise = torch.zeros(max(freedoms, 1), dtype=torch.float64, device=motion.phase.device)
+
+    def hold(self, temperature: float) -> None:
+        """Another target (K)."""
+        self._part = 0.5 * BOLTZMANN * temperature * (1.0 - self._keep)
 
     def apply(self) -> None:
         """Rescale all momenta by one random factor."""
@@ -199,6 +220,10 @@ class CellRescaling:
         self.pressure, self.heat = pressure, BOLTZMANN * temperature
         self.rate = compressibility / time
         self._random = random
+
+    def hold(self, temperature: float) -> None:
+        """Volumes of another temperature (K)."""
+        self.heat = BOLTZMANN * temperature
 
     def apply(self, motion: Motion, stress: Tensor, interval: float) -> None:
         """Rescale cell, positions and momenta as befits a time ``interval`` (ASE's unit); stress (1, 3, 3) eV/Å^3."""

@@ -48,6 +48,7 @@ class MDConfig(Config):
     ensemble: Literal["nve", "nvt", "npt"] = "nvt"
     timestep_fs: PositiveFloat = 1.0
     temperature_K: NonNegativeFloat = 300.0
+    final_temperature_K: NonNegativeFloat | None = None  # a ramp: the target moves evenly to it over all steps
     pressure_GPa: float = 0.0
     steps: NonNegativeInt = 1000  # of the whole run, those before a restart included
     thermostat: Literal["langevin", "bussi"] = "langevin"
@@ -69,6 +70,8 @@ class MDConfig(Config):
     def _consistent(self) -> Self:
         if self.ensemble != "nve" and self.thermostat == "bussi" and self.temperature_K == 0.0:
             raise ValueError("the bussi thermostat cannot hold 0 K: take langevin")
+        if self.ensemble == "nve" and self.final_temperature_K is not None:
+            raise ValueError("without a thermostat nothing is heated: take nvt or npt with final_temperature_K")
         return self
 
     def decided(self, atoms: int, before: str | None = None) -> Self:
@@ -80,6 +83,12 @@ class MDConfig(Config):
             return self
         seconds = self.steps * max(EAGER_SECONDS, EAGER_SECONDS_PER_ATOM * atoms)
         return self.model_copy(update={"compile": before or ("on" if seconds > WORTH_COMPILING else "off")})
+
+    def target_K(self, step: int) -> float:
+        """The temperature that the thermostat holds at a step."""
+        if self.final_temperature_K is None or self.steps == 0:
+            return self.temperature_K
+        return self.temperature_K + (self.final_temperature_K - self.temperature_K) * min(step / self.steps, 1.0)
 
     @property
     def acting(self) -> Thermostat:
@@ -230,7 +239,8 @@ class _Simulation:
         self.kinetics = Kinetics(self.motion, config.acting)
         self.guard = Guard(system, card_of(system.calc), config.min_distance_margin, source.device)
         self._velocities()
-        self.engine = Engine(self.motion, source, self._integrator(), self.random)
+        self.integrator = self._integrator()
+        self.engine = Engine(self.motion, source, self.integrator, self.random)
         self.gives_stress = self._begin()
         self.hottest_start = self.kinetics.temperature()
         self.limit = self._hottest()
@@ -332,6 +342,9 @@ class _Simulation:
     def _advance(self) -> None:
         """One step, and the checks of what came of it."""
         config = self.config
+        if config.final_temperature_K is not None:
+            self.integrator.hold(config.target_K(self.step + 1))
+            self.barostat.hold(config.target_K(self.step + 1))
         rescale = config.ensemble == "npt" and (self.step + 1) % config.barostat_every == 0
         self.engine.step(stress=rescale or (self.gives_stress and self._looks(self.step + 1)))
         self.step += 1
@@ -435,9 +448,10 @@ class _Simulation:
 
     def _hottest(self) -> float:
         """Temperature in K that only a runaway reaches: few atoms fluctuate widely, and a hot start is no runaway."""
-        if self.config.max_temperature_K is not None:
-            return self.config.max_temperature_K
-        target = max(self.config.temperature_K, self.hottest_start)
+        config = self.config
+        if config.max_temperature_K is not None:
+            return config.max_temperature_K
+        target = max(config.temperature_K, config.final_temperature_K or 0.0, self.hottest_start)
         spread = math.sqrt(2.0 / max(self.kinetics.freedoms, 1))
         return max(5.0 * target, target + 2000.0, target * (1.0 + 12.0 * spread))
 
@@ -453,7 +467,8 @@ def _check_same(numbers: np.ndarray, saved: dict[str, object], atoms: ase.Atoms,
             remedy="give the structure the run was started from",
         )
     now = config.model_dump(mode="json")
-    changed = [key for key in now if key not in FREE and now[key] != saved.get(key)]
+    free = FREE if config.final_temperature_K is None else FREE - {"steps"}  # a ramp of other length is another ramp
+    changed = [key for key in now if key not in free and now[key] != saved.get(key)]
     if changed:
         raise CheckpointError(
             "a run cannot be continued with other settings",
