@@ -74,6 +74,10 @@ def md(
             "from a crystal at rest the run settles near half of it"
         ),
     ] = 300.0,
+    to_temperature: Annotated[
+        float | None,
+        typer.Option(help="K, nvt and npt: heat or cool evenly from --temperature to this over all steps"),
+    ] = None,
     initial_temperature: Annotated[
         float | None,
         typer.Option(
@@ -104,7 +108,7 @@ def md(
         {
             "ensemble": ensemble, "temperature_K": temperature, "pressure_GPa": pressure, "timestep_fs": timestep,
             "steps": steps, "log_every": log_every, "trajectory_every": trajectory_every, "seed": seed,
-            "initial_temperature_K": initial_temperature, "compile": compile_,
+            "final_temperature_K": to_temperature, "initial_temperature_K": initial_temperature, "compile": compile_,
         },
         where="md",
     )  # fmt: skip
