@@ -5,7 +5,20 @@ from __future__ import annotations
 from rich.console import Console
 from rich.markup import escape
 
-from adatom.cli import data, engines, engines_more, finetuning, liquid, models, packing, properties, running, training
+from adatom.cli import (
+    crystal,
+    data,
+    engines,
+    engines_more,
+    finetuning,
+    liquid,
+    models,
+    molecular,
+    packing,
+    properties,
+    running,
+    training,
+)
 from adatom.cli.app import app
 from adatom.cli.running import MDProgress
 from adatom.errors import AdatomError
@@ -13,6 +26,7 @@ from adatom.errors import AdatomError
 __all__ = [
     "MDProgress",
     "app",
+    "crystal",
     "data",
     "engines",
     "engines_more",
@@ -20,6 +34,7 @@ __all__ = [
     "liquid",
     "main",
     "models",
+    "molecular",
     "packing",
     "properties",
     "running",

@@ -13,7 +13,19 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from adatom.cli.app import Device, ModelFile, Overwrite, Source, StructureFile, app, console, last_structure, ready
+from adatom.cli.app import (
+    Device,
+    JsonFile,
+    ModelFile,
+    Overwrite,
+    Source,
+    StructureFile,
+    app,
+    console,
+    last_structure,
+    ready,
+)  # fmt: skip
+from adatom.cli.show import FigureFile, prepare, write
 from adatom.errors import ConfigError
 
 
@@ -23,10 +35,13 @@ def relax(
     structure: StructureFile,
     out: Annotated[Path, typer.Option("--out", "-o", help="relaxed structure")] = Path("relaxed.xyz"),
     cell: Annotated[bool, typer.Option("--cell", help="relax the cell as well")] = False,
+    symmetry: Annotated[bool, typer.Option("--symmetry", help="keep the space group, that of the cell too")] = False,
     fmax: Annotated[float, typer.Option(help="largest force left, eV/Å")] = 0.01,
     steps: int = 500,
     pressure: Annotated[float, typer.Option(help="GPa")] = 0.0,
     optimizer: Annotated[str, typer.Option(help="lbfgs or fire")] = "lbfgs",
+    json_file: JsonFile = None,
+    figure: FigureFile = None,
     device: Device = "cpu",
     source: Source = None,
     overwrite: Overwrite = False,
@@ -41,6 +56,7 @@ def relax(
 
     ready(out, overwrite=overwrite)
     check_format(out)
+    prepare(json_file, figure, overwrite)
     settings = RelaxConfig.parse({"optimizer": optimizer}, where="relax")  # names the optimizers there are
     calculator = Calculator(model, device, source=source)
     atoms = last_structure(structure, calculator.potential)
@@ -53,11 +69,18 @@ def relax(
 
     with Live(console=console, refresh_per_second=8, transient=True) as live:
         result = run_relaxation(
-            atoms, calculator, fmax=fmax, steps=steps, cell=cell, optimizer=settings.optimizer,
-            pressure_GPa=pressure, progress=lambda step: live.update(line(step)),
+            atoms, calculator, fmax=fmax, steps=steps, cell=cell, symmetry=symmetry,
+            optimizer=settings.optimizer, pressure_GPa=pressure, progress=lambda step: live.update(line(step)),
         )  # fmt: skip
     console.print(line(result.history[-1]))
     ase.io.write(out, result.atoms)
+    before, after = result.space_group_before, result.space_group_after
+    if after is not None:
+        console.print(f"space group {after}" + ("" if before == after else f", {before or 'none'} before"))
+    write(
+        {"model": str(model), "formula": atoms.get_chemical_formula(empirical=True)} | result.to_record(),
+        json_file, figure,
+    )  # fmt: skip
     console.print(f"{'converged' if result.converged else '[red]not converged[/]'} after {result.steps} steps   {out}")
     result.require_converged()
 
