@@ -1,0 +1,66 @@
+"""Every example runs, on models made in a moment, and its figures make sense."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import pytest
+from ase.build import bulk
+
+from adatom.model_file import save
+from adatom.models import MODELS
+from toy import Toy, toy_potential
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+Example = Callable[..., Any]
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Example:
+    """Runs an example by its name with arguments, in an empty folder that holds toy.adatom (H, O, Si and Cu)."""
+    monkeypatch.setitem(MODELS, "toy", Toy)
+    monkeypatch.chdir(tmp_path)
+    save(toy_potential(), tmp_path / "toy.adatom")
+
+    def run(name: str, *arguments: object) -> Any:
+        spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.main([str(argument) for argument in arguments])
+
+    return run
+
+
+def test_ase_relaxes_vibrates_and_finds_the_path_of_a_vacancy(
+    example: Example, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(toy_potential(bend=0.12), tmp_path / "other.adatom")
+    ase.io.write(tmp_path / "copper.xyz", bulk("Cu", cubic=True))
+    figures = example("02_ase", "toy.adatom", "other.adatom", "copper.xyz", "--images", 3)
+    assert 100 < figures["frequency_cm"] < 400
+    assert 0.1 < figures["barrier_eV"] < 2.0
+    assert figures["forces_std"] > 1e-3
+    assert "barrier" in capsys.readouterr().out
+
+
+def test_openmm_keeps_energy_alone_and_pressure_in_a_solvent(example: Example) -> None:
+    pytest.importorskip("openmm")
+    figures = example("06_openmm", "toy.adatom", "--steps", 20)
+    assert figures["spread_meV"] < 0.1
+    assert figures["molecules"] > 200
+    assert 0.8 < figures["density"] < 1.2
+    assert 0.8 < figures["bond_A"] < 1.2  # that of the toy, not of TIP3P: it holds H at 0.97 or so
+
+
+def test_i_pi_gives_the_quantum_kinetic_energy_of_each_element(example: Example, tmp_path: Path) -> None:
+    pytest.importorskip("ipi")
+    figures = example("07_ipi", "toy.adatom", "--steps", 20, "--beads", 4)
+    assert figures["H"] > 38.8  # 3/2 kT is what a classical one has
+    assert figures["H"] > figures["O"] > 36.0
+    assert (tmp_path / "runs" / "ipi" / "input.xml").exists()
