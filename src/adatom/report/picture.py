@@ -100,13 +100,17 @@ def _plot(canvas: Any, figure: Figure, place: tuple[float, float, float, float],
             axes[key] = _axes(canvas, figure.layout, key, inner, axes)
         _trace(axes[key], trace, figure)
     for key, ax in axes.items():
-        if key[0] != "polar":
+        if key[0] == "polar":
+            _finish_polar(ax)
+        else:
             _finish(ax, figure.layout, key)
     named = [trace for trace in figure.data if trace.get("showlegend", True) and trace.get("name")]
     if figure.layout.get("showlegend") and len(named) > 1 and axes:
         first = next(iter(axes.values()))
         handles, labels = (list(part) for part in zip(*_handles(axes.values()), strict=True))
-        first.legend(handles, labels, fontsize=7.5, frameon=False, loc="best", ncols=2 if len(labels) > 6 else 1)
+        columns = 2 if len(labels) > 6 else 1
+        beside = {"loc": "upper left", "bbox_to_anchor": (1.08, 1.0)} if ("polar", "") in axes else {"loc": "best"}
+        first.legend(handles, labels, fontsize=7.5, frameon=False, ncols=columns, **beside)
 
 
 def _handles(axes: Any) -> list[tuple[Any, str]]:
@@ -225,6 +229,19 @@ def _finish(ax: Any, look: Json, key: tuple[str, str]) -> None:
             place = ax.get_xaxis_transform() if note.get("yref") == "paper" else ax.transData
             colour = _colour(note.get("font", {}).get("color"))[0]
             ax.text(note["x"], note["y"], _plain(note["text"]), transform=place, fontsize=7.5, color=colour)
+
+
+def _finish_polar(ax: Any) -> None:
+    """Few circles, in the light lines of the other plots, their figures along the vertical."""
+    from matplotlib.ticker import MaxNLocator
+
+    high = ax.get_ylim()[1]
+    ax.set_ylim(0.0, high)
+    ax.set_yticks([tick for tick in MaxNLocator(4).tick_values(0.0, high) if 0.0 < tick < high])
+    ax.set_rlabel_position(90)
+    ax.grid(visible=True, color=GRID, linewidth=0.8)
+    ax.spines["polar"].set_color(LINE)
+    ax.tick_params(colors=MUTED, labelcolor=MUTED, labelsize=7.5)
 
 
 def _shape(ax: Any, shape: Json, key: tuple[str, str]) -> None:

@@ -20,14 +20,12 @@ def section(record: Record) -> Section:
     rows = tuple(
         (
             _name(cut, cuts), fixed(cut.real("unrelaxed_J_per_m2"), 3), fixed(cut.real("relaxed_J_per_m2"), 3),
-            "the same" if cut.flag("alike") else "different", fixed(cut.whole("layers"), 0),
-            fixed(cut.whole("atoms"), 0), fixed(cut.real("thickness_A"), 1), fixed(cut.real("area_A2"), 2),
+            "alike" if cut.flag("alike") else "differ", fixed(cut.whole("atoms"), 0),
+            fixed(cut.real("thickness_A"), 1), fixed(cut.real("area_A2"), 2),
         )
         for cut in cuts
     )  # fmt: skip
-    columns = (
-        "plane", "unrelaxed, J/m²", "relaxed, J/m²", "two sides", "layers", "atoms", "thickness, Å", "area, Å²",
-    )  # fmt: skip
+    columns = ("plane", "rigid, J/m²", "relaxed, J/m²", "sides", "atoms", "thick, Å", "area, Å²")
     thinnest = min((cut.real("thickness_A") or 0.0 for cut in cuts), default=None)
     subtitle = (
         f"{record.text('space_group')}; slabs of {fixed(thinnest, 1) if thinnest else MISSING} Å and more, "

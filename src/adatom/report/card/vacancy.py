@@ -49,7 +49,9 @@ def beside(
         }  # fmt: skip
 
     hollow = {"color": "@page", "size": 10, "line": {"color": "@muted", "width": 1.4}}
-    look = layout(axis(""), axis(unit) | {"rangemode": "tozero"}, hover="x unified") | {"showlegend": True}
+    known = [value for value in (*unrelaxed, *relaxed) if value is not None]
+    span = (min(0.0, 1.15 * min(known, default=0.0)), 1.15 * max(known, default=1.0))
+    look = layout(axis(""), axis(unit, span=span)) | {"showlegend": True}
     traces = [points("unrelaxed", unrelaxed, hollow), points("relaxed", relaxed, {"color": "@blue", "size": 9})]
     return Figure(name, title, "", traces, look)
 
