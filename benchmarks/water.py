@@ -10,8 +10,8 @@ classical. Every run goes on where it stood when it is called again: a machine m
 Bussi's thermostat at 0.5 ps disturbs diffusion hardly (Bussi, Donadio, Parrinello, J. Chem. Phys. 126, 014101 (2007)).
 
 nvt        frames every 10 fs, from the first reference frame, relaxed downhill
-spectrum   from the end of nvt, frames every 2 fs: a stretch of O-H takes 9 fs
-npt        from the end of nvt, 1 bar
+spectrum   from the last frame of nvt there is, frames every 2 fs: a stretch of O-H takes 9 fs
+npt        from the last frame of nvt there is, 1 bar
 analyse    what there is of the three, into benchmarks/results/water.json
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import product
 
 import ase
@@ -192,3 +193,12 @@ def test_overlapping_atoms_are_named(symbol: str, distance: float) -> None:
 def test_atoms_that_overlap_their_own_image_are_named() -> None:
     with pytest.raises(GeometryError, match="overlap"):
         check_geometry(ase.Atoms("Si", cell=[0.5, 4, 4], pbc=True))
+
+
+def test_a_cutoff_of_a_thousand_angstrom_costs_an_open_molecule_nothing() -> None:
+    positions = np.random.default_rng(0).uniform(size=(6, 3)) * 4.0
+    begin = time.process_time()
+    edges, shifts = neighbor_list(positions, np.zeros((3, 3)), np.zeros(3, dtype=bool), 1000.0)
+    assert time.process_time() - begin < 1.0
+    assert edges.shape == (2, 30)
+    assert not shifts.any()

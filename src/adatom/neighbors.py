@@ -28,6 +28,8 @@ def neighbor_list(
     cell, pbc = np.asarray(cell, dtype=np.float64), np.asarray(pbc, dtype=bool)
     if len(positions) == 0:
         return np.zeros((2, 0), dtype=np.int64), np.zeros((0, 3))
+    if not pbc.any():  # no pair is farther apart than the whole is wide; the search takes time with the cutoff cubed
+        cutoff = min(cutoff, float(np.linalg.norm(np.ptp(positions, axis=0))) + 1.0)
     box = complete_cell(positions, cell, pbc, cutoff)
     # vesin counts images from where the atoms stand: fold periodic directions into the cell, correct the shifts after
     fractional = positions @ np.linalg.inv(box)

@@ -96,7 +96,7 @@ def test_what_cannot_be_followed_is_refused_with_the_frame() -> None:
     with pytest.raises(DataError, match="three frames"):
         trajectory([at(still, 0.0), at(still, 1.0)])
     with pytest.raises(DataError, match="frame 2"):
-        trajectory([at(still, 0.0), at(still, 1.0), at(still + [[2.4, 0, 0], [0, 0, 0]], 2.0)])
+        trajectory([at(still, 0.0), at(still, 1.0), at(still + np.array([[2.4, 0, 0], [0, 0, 0]]), 2.0)])
     with pytest.raises(DataError, match="evenly"):
         trajectory([at(still, t) for t in (0.0, 1.0, 1.5, 2.5)])
     with pytest.raises(DataError, match="same atoms"):

@@ -107,7 +107,7 @@ def test_frequencies_are_written_in_both_units() -> None:
     record = json.loads(json.dumps(velocities(oscillators(20.0, 0.002, 2000, True)).to_record()))
     assert record["frequency_per_cm"][-1] == pytest.approx(PER_CM_IN_THZ * record["highest_THz"], rel=1e-4)
     assert record["species"]["H"]["dos_per_THz"]
-    assert PER_CM_IN_THZ == pytest.approx(1e12 / 299792458.0 / 100.0)
+    assert pytest.approx(1e12 / 299792458.0 / 100.0) == PER_CM_IN_THZ
 
 
 def test_a_trajectory_too_short_is_refused() -> None:

@@ -22,7 +22,7 @@ from adatom.properties.molecules import Integrity, Molecules, integrity, kinds, 
 from adatom.properties.observables import Average, average
 from adatom.report.figure import plain, thin
 from adatom.report.record import Record, read_lines
-from adatom.sim.calculator import require_volume
+from adatom.sim.calculator import StressError, require_volume
 from adatom.sim.md import MDConfig, run
 from adatom.sim.record import Files, Thermo
 from adatom.sim.relax import as_calculator, relax
@@ -189,6 +189,14 @@ def liquid(
     config = config or LiquidConfig()
     require_volume(atoms)
     engine = as_calculator(calculator)
+    if "stress" not in engine.implemented_properties:
+        raise StressError(
+            "constant pressure needs stress, and this calculator gives none",
+            where=type(engine).__name__,
+            wanted="a calculator with stress",
+            got=", ".join(engine.implemented_properties),
+            remedy="take another model, or run at constant volume: adatom md",
+        )
     found = _molecules(atoms, config)
     folder = Path(folder)
     files = Files.of(folder, "liquid")
