@@ -13,6 +13,9 @@ from ase.data import atomic_masses, atomic_numbers
 
 MPIRUN = "mpirun"
 BAR_IN_GPA = 1e-4
+TABLE = (
+    "thermo_style custom step temp pe ke etotal press vol pxx pyy pzz pyz pxz pxy\nthermo_modify format float %.14g\n"
+)
 
 
 def structures() -> dict[str, tuple[ase.Atoms, str]]:
@@ -52,23 +55,23 @@ def write_data(atoms: ase.Atoms, path: Path, elements: tuple[str, ...]) -> None:
     lines = "".join(
         f"{i + 1} {kinds[i]} " + " ".join(f"{x:.17g}" for x in atoms.get_positions(wrap=True)[i]) + "\n" for i in rows
     )
-    path.write_text(
-        f"for tests\n\n{n} atoms\n{len(elements)} atom types\n\n{sides}{tilt}\nMasses\n\n{masses}\nAtoms # atomic\n\n{lines}"
-    )
+    head = f"for tests\n\n{n} atoms\n{len(elements)} atom types\n\n{sides}{tilt}"
+    path.write_text(f"{head}\nMasses\n\n{masses}\nAtoms # atomic\n\n{lines}")
 
 
-def script(data: Path, boundary: str, body: str, head: str = "") -> str:
+def script(data: Path, boundary: str, body: str) -> str:
     """An input script that reads a data file."""
-    return f"units metal\nboundary {boundary}\natom_style atomic\n{head}box tilt large\nread_data {data}\n{body}\n"
+    return f"units metal\nboundary {boundary}\natom_style atomic\nread_data {data}\n{TABLE}{body}\n"
 
 
 def state(library: Any) -> dict[str, np.ndarray]:
-    """Forces, positions and velocities by tag; energy (eV) and pressure (bar) without the motion of atoms."""
+    """Forces, positions and velocities by tag; energy (eV), volume (Å^3), pressure (bar) of the last row of a table."""
     n = int(library.get_natoms())
     order = np.argsort(library.numpy.extract_atom("id", nelem=n))
     arrays = {name: library.numpy.extract_atom(name, nelem=n, dim=3)[order].copy() for name in ("f", "x", "v")}
-    figures = {name: np.array(library.get_thermo(name)) for name in ("pe", "etotal", "temp", "press", "vol")}
-    pressure = np.array([library.get_thermo(f"p{axis}") for axis in ("xx", "yy", "zz", "yz", "xz", "xy")])
+    row = library.last_thermo()
+    pressure = np.array([row[name] for name in ("Pxx", "Pyy", "Pzz", "Pyz", "Pxz", "Pxy") if name in row])
+    figures = {"pe": np.array(row["PotEng"]), "vol": np.array(row["Volume"])}
     return arrays | figures | {"pressure": pressure}
 
 

@@ -59,14 +59,16 @@ def lammps(
             )  # fmt: skip
     except Interrupted as stop:
         if speaks:
-            console.print(f"stopped at step {stop.step}; to go on, begin a script with: read_restart {stop.restart}")
+            hint = f"to go on, begin a script with: read_restart {stop.restart}"
+            console.print(f"stopped at step {stop.step}; {hint}", soft_wrap=True)
         raise typer.Exit(130) from None
     if speaks:
         per_step = 1e6 * result.seconds / max(result.evaluations * result.atoms, 1)
         processes = f"{result.processes} processes ({result.evaluated})" if result.processes > 1 else "1 process"
         console.print(
             f"step {result.step}   {result.atoms} atoms, {result.evaluations} evaluations, "
-            f"{per_step:.1f} µs per atom and step, {processes}   log {log}"
+            f"{per_step:.1f} µs per atom and step, {processes}   log {log}",
+            soft_wrap=True,
         )
 
 

@@ -20,11 +20,12 @@ from adatom.sim.lammps.forces import Evaluated, Evaluator, Frame
 from adatom.sim.lammps.library import command
 
 FIX = "adatom"
-# fix setforce asks for its variable at every step, in setup and in minimisation; there is no atom it could act on
+# fix addforce asks for its variables at every step, in setup and in minimisation; there is no atom it could act on
 _GUARD = (
     "variable adatom_failed equal 0/(1-f_adatom[1])",
+    "variable adatom_zero atom 0",
     "group adatom_none empty",
-    "fix adatom_guard adatom_none setforce v_adatom_failed NULL NULL",
+    "fix adatom_guard adatom_none addforce v_adatom_failed 0.0 0.0 energy v_adatom_zero",
 )
 NS_A_DAY = 86.4  # of one ps a second
 EVERY = 0.5  # s between two reports

@@ -11,7 +11,7 @@ from adatom.elements import MAX_Z, number, symbol, symbols
 from adatom.errors import ConfigError, UnknownElementError
 from adatom.potential import Potential
 
-NEAR, ALIKE = 0.02, 0.002  # relative difference of masses: this may be the element, this is the element
+NEAR, ALIKE = 0.02, 0.001  # relative difference of masses: this may be the element, this is the element
 
 _MAP = "name an element for each type, in their order: pair_coeff * * Si O, or --elements Si,O"
 
