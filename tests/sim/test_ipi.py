@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
+import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import ase
+import ase.io
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
@@ -19,17 +21,21 @@ from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import all_changes
 from ase.calculators.socketio import SocketIOCalculator
 
+from adatom.cli import main
 from adatom.errors import CheckpointError, ConfigError, SimulationError, UnknownElementError
+from adatom.model_file import save
+from adatom.models import MODELS
 from adatom.sim import ipi
 from adatom.sim.calculator import Calculator
 from adatom.sim.ipi import Server, serve
 from adatom.units import BOLTZMANN
-from toy import toy_potential
+from toy import Toy, toy_potential
 
 pytest.importorskip("ipi")
 from adatom.sim.pimd import PathIntegralConfig, path_integral, placed
 
 POTENTIAL = toy_potential()
+Command = Callable[..., tuple[int, str]]
 
 
 class Client(threading.Thread):
@@ -258,3 +264,61 @@ def test_a_cell_is_turned_as_i_pi_wants_it_and_distances_stay() -> None:
     np.testing.assert_allclose(turned.get_all_distances(mic=True), atoms.get_all_distances(mic=True), atol=1e-9)
     with pytest.raises(ConfigError, match="cell with a volume"):
         placed(ase.Atoms("Cu", cell=[3, 3, 0], pbc=(True, True, False)))
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """adatom in a folder that holds toy.adatom and start.xyz: exit code and all that it says."""
+    monkeypatch.setitem(MODELS, "toy", Toy)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    save(POTENTIAL, tmp_path / "toy.adatom")
+    ase.io.write(tmp_path / "start.xyz", waters())
+
+    def run(*words: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["adatom", *map(str, words)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return run
+
+
+def test_adatom_pimd_prints_the_kinetic_energy_of_each_element(command: Command, tmp_path: Path) -> None:
+    code, said = command(
+        "pimd", "toy.adatom", "start.xyz", "--beads", 2, "--steps", 10, "--log-every", 1, "--json", "out.json"
+    )
+    assert code == 0, said
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["kinetic_meV_per_atom"]["H"]["value"] > 30
+    assert record["classical_kinetic_meV_per_atom"] == pytest.approx(38.78, abs=0.01)
+    assert "too short" in said or "error" in said
+    assert f"{record['kinetic_meV_per_atom']['O']['value']:.1f}" in said
+
+
+def test_adatom_ipi_answers_a_server_until_it_goes(command: Command) -> None:
+    name = f"adatom_{uuid.uuid4().hex[:8]}"
+    wanted = waters()
+    wanted.calc = Calculator(POTENTIAL)
+    found: list[float] = []
+
+    def ask() -> None:
+        moving = waters()
+        with SocketIOCalculator(unixsocket=name, timeout=60) as moving.calc:
+            found.append(moving.get_potential_energy())
+
+    server = threading.Thread(target=ask, daemon=True)
+    server.start()
+    code, said = command("ipi", "toy.adatom", "start.xyz", "--socket", name)
+    server.join(20)
+    assert code == 0, said
+    assert "goodbye after 1 geometries" in said
+    assert found[0] == pytest.approx(wanted.get_potential_energy(), abs=1e-6)
+    for words in ((), ("--socket", "a", "--address", "b")):
+        code, said = command("ipi", "toy.adatom", "start.xyz", *words)
+        assert code == 1
+        assert "--socket NAME" in said

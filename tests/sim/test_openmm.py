@@ -31,8 +31,10 @@ REFERENCE = openmm.Platform.getPlatformByName("Reference")
 WATER = app.ForceField("amber14/tip3p.xml")
 
 
-def context(system: openmm.System, positions: np.ndarray, timestep_fs: float = 1.0) -> openmm.Context:
-    made = openmm.Context(system, openmm.VerletIntegrator(timestep_fs * 1e-3), REFERENCE)
+def context(
+    system: openmm.System, positions: np.ndarray, timestep_fs: float = 1.0, platform: openmm.Platform = REFERENCE
+) -> openmm.Context:
+    made = openmm.Context(system, openmm.VerletIntegrator(timestep_fs * 1e-3), platform)
     made.setPositions(positions)
     return made
 
@@ -96,9 +98,10 @@ def test_energy_and_forces_are_those_of_ase_in_the_axes_of_openmm(atoms: ase.Ato
     atoms.rattle(0.05)
     atoms.calc = Calculator(potential)
     whole = whole_system(potential, atoms)
-    energy, forces = energy_and_forces(context(whole.system, whole.positions))
-    assert energy == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
-    np.testing.assert_allclose(forces @ whole.rotation.T, atoms.get_forces(), atol=1e-9)
+    for platform in (REFERENCE, openmm.Platform.getPlatformByName("CPU")):
+        energy, forces = energy_and_forces(context(whole.system, whole.positions, platform=platform))
+        assert energy == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
+        np.testing.assert_allclose(forces @ whole.rotation.T, atoms.get_forces(), atol=1e-9)
     assert np.linalg.det(whole.rotation) == pytest.approx(1.0)
 
 

@@ -4,7 +4,7 @@
     system.addForce(force)
 
 OpenMM works in nm, ps and kJ/mol; positions come in and forces go out in those. All of it runs through its PythonForce,
-on every platform, with barostats and integrators as they are.
+with barostats and integrators as they are.
 """
 
 from __future__ import annotations
