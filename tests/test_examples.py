@@ -64,3 +64,15 @@ def test_i_pi_gives_the_quantum_kinetic_energy_of_each_element(example: Example,
     assert figures["H"] > 38.8  # 3/2 kT is what a classical one has
     assert figures["H"] > figures["O"] > 36.0
     assert (tmp_path / "runs" / "ipi" / "input.xml").exists()
+
+
+def test_a_liquid_is_run_analysed_and_weighed(example: Example, tmp_path: Path) -> None:
+    ase.io.write(tmp_path / "copper.xyz", bulk("Cu", a=3.6, cubic=True) * 2)
+    found = example(
+        "10_liquid", "toy.adatom", "copper.xyz", "--temperature", 1500, "--timestep", 2.0, "--ps", 1.2,
+        "--density-ps", 0.8, "--gas", "none",
+    )  # fmt: skip
+    assert 1000 < found["velocities"]["total"]["temperature_K"] < 1800
+    assert 5.0 < found["density"] < 11.0
+    assert max(found["pairs"]["g"]["Cu-Cu"]) > 2.0
+    assert Path(found["figure"]).stat().st_size > 10_000

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from adatom.cli.app import (
     Device,
@@ -21,11 +18,9 @@ from adatom.cli.app import (
     app,
     console,
     last_structure,
-    ready,
 )  # fmt: skip
 from adatom.cli.running import MDProgress
-
-FigureFile = Annotated[Path | None, typer.Option("--figure", help="draw it: .png, .svg, .pdf or .html")]
+from adatom.cli.show import FigureFile, prepare, show
 
 
 @app.command()
@@ -64,7 +59,7 @@ def analyse(
     from adatom.properties.analysis import analyse as run_analysis
     from adatom.properties.trajectory import read_frames_of
 
-    _prepare(json_file, figure, overwrite)
+    prepare(json_file, figure, overwrite)
     config = AnalysisConfig.parse(
         {
             "parts": only or None, "skip_ps": skip, "r_max": r_max, "structure_frames": frames,
@@ -79,7 +74,7 @@ def analyse(
         found = read_frames_of(trajectory, config.skip_ps, interval)
         beside = [atoms for path in reference or () for atoms in read_frames_of(path)]
         result = run_analysis(found, config, reference=beside, progress=lambda part: status.update(part))
-    _show({"trajectory": str(trajectory), "skip_ps": skip} | result.to_record(), json_file, figure)
+    show({"trajectory": str(trajectory), "skip_ps": skip} | result.to_record(), json_file, figure)
 
 
 @app.command()
@@ -110,7 +105,7 @@ def liquid(
     from adatom.properties.liquid import liquid as run_liquid
     from adatom.sim.calculator import Calculator
 
-    _prepare(json_file, figure, overwrite or restart)
+    prepare(json_file, figure, overwrite or restart)
     config = LiquidConfig.parse(
         {
             "temperature_K": temperature, "pressure_GPa": pressure, "timestep_fs": timestep, "seed": seed,
@@ -130,7 +125,7 @@ def liquid(
         console.print(f"stopped; {escape(str(folder))} holds all of it: go on with the same command and --restart")
         raise typer.Exit(130) from None
     record = {"model": str(model)} | result.to_record()
-    _show(record, json_file, figure)
+    show(record, json_file, figure)
     console.print(f"runs        {escape(str(folder))}")
 
 
@@ -154,46 +149,3 @@ class _Stages:
             self.__exit__()
             self.bar, self.stage = MDProgress(steps, console, stage).__enter__(), stage
         self.bar.show(step, thermo)
-
-
-def _prepare(json_file: Path | None, figure: Path | None, overwrite: bool) -> None:
-    """Make sure before any work that what was asked for can be written."""
-    from adatom.report.picture import check_suffix
-
-    ready(*(path for path in (json_file, figure) if path is not None), overwrite=overwrite)
-    if figure is not None:
-        check_suffix(figure)
-
-
-def _show(record: dict[str, Any], json_file: Path | None, figure: Path | None) -> None:
-    """The section of a record in the terminal, and its files."""
-    from adatom.report.picture import write_figure
-    from adatom.report.properties import section_of
-    from adatom.report.record import Record
-
-    section = section_of(Record(record, record["property"]))
-    if section.subtitle:
-        console.print(escape(section.subtitle))
-    for rows, title, columns in (
-        (section.facts, section.title, ("", "")),
-        *((table.rows, table.title, table.columns) for table in section.tables),
-    ):
-        if rows:
-            console.print(_table(rows, title, columns))
-    for warning in section.warnings:
-        console.print(f"[yellow]note[/] {escape(warning)}")
-    if json_file is not None:
-        json_file.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
-        console.print(f"figures     {escape(str(json_file))}")
-    if figure is not None:
-        write_figure(section, figure)
-        console.print(f"plot        {escape(str(figure))}")
-
-
-def _table(rows: Sequence[Sequence[str]], title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", show_header=any(columns))
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right")
-    for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
-    return table
