@@ -98,9 +98,10 @@ def labelled(**info: float) -> Structure:
 
 def test_facts_are_those_of_the_data() -> None:
     none = facts(Dataset([labelled(), labelled()], 4.0))
-    assert none == Facts((1, 8), 2.0, None, None)
+    closest = {"H-H": pytest.approx(1.526478), "H-O": pytest.approx(0.968565)}
+    assert none == Facts((1, 8), 2.0, None, None, closest)
     some = facts(Dataset([labelled(), labelled(total_charge=1.0, multiplicity=2.0), labelled(total_charge=-1.0)], 4.0))
-    assert some == Facts((1, 8), 2.0, (-1.0, 1.0), (2.0, 2.0))
+    assert some == Facts((1, 8), 2.0, (-1.0, 1.0), (2.0, 2.0), closest)
     alone = facts(Dataset([labelled()], 0.5))
     assert alone.mean_neighbours == 1.0, "no neighbours at all are no number to divide by"
 

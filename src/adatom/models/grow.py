@@ -92,6 +92,15 @@ def with_state(network: Model, charges: Sequence[float], spins: Sequence[float])
     return made
 
 
+def floored(network: Model, closest: Mapping[str, float]) -> Model:
+    """The same network with a floor of distances (Å, as in ``{"H-O": 0.9}``, see ``nn.floor``); none where empty.
+
+    On data that hold nothing nearer it says what it said: a floor can be given to a network that was trained without.
+    """
+    config = network.config.model_copy(update={"closest": dict(closest) or None})
+    return _filled(_empty(network, config), network, lambda old, _: old)
+
+
 def with_closest(network: Model, closest: Mapping[str, float]) -> Model:
     """A network that was also trained on pairs of atoms this close (Å, as in ``{"H-O": 0.9}``), and sees them.
 
@@ -103,9 +112,7 @@ def with_closest(network: Model, closest: Mapping[str, float]) -> Model:
     nearest = dict(known)
     for pair, distance in closest.items():
         nearest[pair] = min(nearest.get(pair, distance), distance)
-    if nearest == known:
-        return network
-    return _filled(_empty(network, network.config.model_copy(update={"closest": nearest})), network, lambda old, _: old)
+    return network if nearest == known else floored(network, nearest)
 
 
 def _range(known: tuple[float, float] | None, values: Sequence[float], usual: float) -> tuple[float, float] | None:

@@ -28,7 +28,7 @@ class ZBLConfig(Config):
 
     name: Literal["zbl"] = "zbl"
     reach: PositiveFloat = 0.7
-    beyond: NonNegativeFloat = 1.0
+    beyond: NonNegativeFloat = 1.25
     closest: dict[str, PositiveFloat] | None = None  # None: a fact of the training data, filled in for a new model
 
 
@@ -37,7 +37,8 @@ class ZBL(Prior):
 
     a_ij = 0.8854 a0 / (Z_i^0.23 + Z_j^0.23); s(r) = (1 - x)^3 (1 + 3x + 6x^2), x = r / r_out, falls from 1 at contact
     to 0 at r_out = max(reach (r_cov,i + r_cov,j), beyond d_ij) with two continuous derivatives, so that bonds are left
-    to the network. d_ij is the shortest distance of the training data: nearer, a network is no guide.
+    to the network. d_ij is the shortest distance of the training data: nearer, a network is no guide, and the wall
+    must be there before (it is learned with the wall in place, at no cost in accuracy: LOG.md, 2026-11-28).
     """
 
     name: ClassVar[str] = "zbl"

@@ -28,7 +28,7 @@ from adatom.sim.many import evaluate
 from adatom.sim.relax import as_calculator, relax
 
 PER_CM = units._hbar * 1e10 / math.sqrt(units._e * units._amu) / units.invcm  # cm^-1 of sqrt(eV/Å^2/amu)
-KM_PER_MOL = 974.868  # of (e/sqrt(amu))^2: N_A pi / (3 c^2) / (4 pi epsilon_0)
+KM_PER_MOL = units._Nav / (12.0 * units._eps0 * units._c**2) * units._e**2 / units._amu / 1e3  # of e^2/amu
 LINEAR = 1e-4  # of the largest moment of inertia: a molecule with a smaller one is a line
 Shape = Literal["atom", "line", "body", "held", "periodic"]
 
@@ -272,7 +272,7 @@ def _modes(atoms: ase.Atoms, moving: np.ndarray, hessian: np.ndarray, energy: fl
     plain = weighted / root
     reduced = 1.0 / np.square(plain).sum(1)
     modes = np.zeros((len(squares), len(atoms), 3))
-    modes[:, moving] = (plain * np.sqrt(reduced)[:, None]).reshape(len(squares), -1, 3)
+    modes[:, moving] = (plain * np.sqrt(reduced)[:, None]).reshape(len(squares), len(moving), 3)
     frequencies = PER_CM * np.sign(squares) * np.sqrt(np.abs(squares))
     return Vibrations(
         atoms, moving, hessian, frequencies, modes, reduced, reduced * squares, float(energy), float(fmax), shape
