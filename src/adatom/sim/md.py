@@ -194,7 +194,7 @@ def _run(
     simulation = _Simulation(system, config)
     sizes = (0, 0)
     if saved is not None and files is not None:
-        _check_same(saved.numbers, saved.config, atoms, config, files.restart)
+        check_same(saved.numbers, saved.config, atoms, config, files.restart)
         simulation.resume(saved.state)
         sizes = saved.state.sizes
     elif files is not None:
@@ -447,16 +447,19 @@ class _Simulation:
         return about | self.config.model_dump(mode="json") | {"max_temperature_K": self.limit}
 
     def _hottest(self) -> float:
-        """Temperature in K that only a runaway reaches: few atoms fluctuate widely, and a hot start is no runaway."""
-        config = self.config
-        if config.max_temperature_K is not None:
-            return config.max_temperature_K
-        target = max(config.temperature_K, config.final_temperature_K or 0.0, self.hottest_start)
-        spread = math.sqrt(2.0 / max(self.kinetics.freedoms, 1))
-        return max(5.0 * target, target + 2000.0, target * (1.0 + 12.0 * spread))
+        return hottest(self.config, self.hottest_start, self.kinetics.freedoms)
 
 
-def _check_same(numbers: np.ndarray, saved: dict[str, object], atoms: ase.Atoms, config: MDConfig, path: Path) -> None:
+def hottest(config: MDConfig, start: float, freedoms: int) -> float:
+    """Temperature in K that only a runaway reaches: few atoms fluctuate widely, and a hot start is no runaway."""
+    if config.max_temperature_K is not None:
+        return config.max_temperature_K
+    target = max(config.temperature_K, config.final_temperature_K or 0.0, start)
+    spread = math.sqrt(2.0 / max(freedoms, 1))
+    return max(5.0 * target, target + 2000.0, target * (1.0 + 12.0 * spread))
+
+
+def check_same(numbers: np.ndarray, saved: dict[str, object], atoms: ase.Atoms, config: MDConfig, path: Path) -> None:
     """CheckpointError when the restart file is of other atoms or of another kind of run."""
     if not np.array_equal(numbers, atoms.numbers):
         raise CheckpointError(
