@@ -135,7 +135,7 @@ def streamed(
 ) -> Streamed:
     """Energies of network (times ``scale``) and priors with their derivatives, ``size`` atoms at a time.
 
-    With a ``halo`` the graph's slots (n, M) are those of its first n atoms alone.
+    With a ``halo`` the graph's slots (n, M) are those of its first n atoms alone, of which there is one at the least.
     """
     steps, places = steps or Steps(), list(_places(graph, size))
     species = element_rows(graph, body.sources)
@@ -166,8 +166,8 @@ def streamed(
             energy[at.atoms] += said
             pulls.add(at, chunk.vectors, slope)
     total = sum_by_owner(pulls.virials, graph.owner, graph.cell.shape[0])
-    slopes = pulls.slopes if halo is None else halo.give((pulls.slopes,))[0]
-    return Streamed(energy, slopes, total, pulls.virials)
+    pulled = pulls.slopes if halo is None else halo.give((pulls.slopes,))[0]
+    return Streamed(energy, pulled, total, pulls.virials)
 
 
 class _Place(NamedTuple):
@@ -181,12 +181,12 @@ class _Place(NamedTuple):
 def _places(graph: Graph, size: int) -> Iterator[_Place]:
     """Even chunks of at most ``size`` atoms, no wider than the most neighbours that any of them has."""
     count = graph.slots.shape[0]
-    size = math.ceil(count / max(math.ceil(count / size), 1))
+    size = math.ceil(count / math.ceil(count / size))
     counts = (graph.slots < graph.edges.shape[1]).sum(1)
-    for first in range(0, max(count, 1), max(size, 1)):  # one empty chunk where there are no atoms: rows have widths
+    for first in range(0, count, size):
         atoms = slice(first, min(first + size, count))
         # a width of one would be a program of its own where steps are compiled
-        width = min(max(2, int(counts[atoms].max())) if count else 1, graph.slots.shape[1])
+        width = min(max(2, int(counts[atoms].max())), graph.slots.shape[1])
         yield _Place(atoms, width, graph.neighbours[atoms, :width].flatten())
 
 

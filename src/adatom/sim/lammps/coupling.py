@@ -7,6 +7,7 @@ watches makes it stop right after the call, before it moves an atom or writes a 
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -158,6 +159,7 @@ class Coupling:
         """One process of several cannot go on while the others wait for it: end them all."""
         print(f"process {self.comm.rank}: ({type(error).__name__}) {error}", file=sys.stderr, flush=True)
         self.comm.Abort(1)
+        os._exit(1)  # it may come back from there, to a LAMMPS that the others have left
 
     def _say(self, step: int, energy: float) -> None:
         """Report now and then."""

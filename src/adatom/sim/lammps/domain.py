@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adatom.graph import Graph
 from adatom.models.layered import Layered, Rows
+from adatom.neighbors import build_graph
 from adatom.potential import Potential
 from adatom.priors.base import Prior
 from adatom.sim.lammps.forces import CHUNK, Evaluated, Evaluator, Frame, Whole, symmetric, with_a_shift
@@ -36,7 +38,8 @@ class Exchange:
     """
 
     def __init__(self, comm: Any, own: np.ndarray, around: np.ndarray) -> None:
-        self.comm, self.own = comm, own.shape[0]
+        self.comm = comm
+        self.own = max(own.shape[0], 1)  # a process without atoms has a row that nobody asks for
         tags = comm.allgather(own)
         every = np.concatenate(tags)
         rank = np.repeat(np.arange(len(tags)), [len(part) for part in tags])
@@ -106,21 +109,38 @@ class Domain(Evaluator):
         same = np.array_equal(frame.tags, self._tags) and np.array_equal(numbers, self._numbers[: frame.own])
         if not self.comm.allreduce(same, op=_all()):
             self._settle(frame)
-        positions = frame.positions[self._nodes]
-        steps = np.round((positions - self._last) @ np.linalg.pinv(frame.cell)) * frame.pbc
-        self._last = positions - np.where(np.isfinite(steps), steps, 0.0) @ frame.cell
-        graph = with_a_shift(self._list.at(torch.from_numpy(self._last).to(self.device), frame.cell))
-        graph = graph.replace(slots=graph.slots[: frame.own], neighbours=graph.neighbours[: frame.own])
+        graph = with_a_shift(self._graph(frame) if frame.own else self._nobody(frame))
+        own = self._exchange.own
+        graph = graph.replace(slots=graph.slots[:own], neighbours=graph.neighbours[:own])
         found = streamed(self.body, self.potential.scale, self.priors, graph, CHUNK, self.steps, self._exchange)
         energies = (found.energy + self.potential.atomic_references(graph))[: frame.own]
         total = np.append(found.virials.sum(0).cpu().numpy(), float(energies.sum()))
         self.comm.Allreduce(total.copy(), total)
         return Evaluated(
             float(total[9]),
-            -found.slopes.cpu().numpy(),
+            -found.slopes[: frame.own].cpu().numpy(),
             symmetric(-total[:9].reshape(3, 3)),
             energies.cpu().numpy() if atomic else None,
             symmetric(-found.virials[: frame.own].cpu().numpy()) if atomic else None,
+        )
+
+    def _graph(self, frame: Frame) -> Graph:
+        """Own atoms and those around them as they stand now."""
+        positions = frame.positions[self._nodes]
+        steps = np.round((positions - self._last) @ np.linalg.pinv(frame.cell)) * frame.pbc
+        self._last = positions - np.where(np.isfinite(steps), steps, 0.0) @ frame.cell
+        return self._list.at(torch.from_numpy(self._last).to(self.device), frame.cell)
+
+    def _nobody(self, frame: Frame) -> Graph:
+        """A lone atom that nobody sees: a process without atoms keeps step with the others."""
+        around = frame.positions[self._nodes]
+        return build_graph(
+            torch.from_numpy(np.append(self.potential.elements[0], self._numbers)).to(self.device),
+            torch.from_numpy(np.concatenate([np.zeros((1, 3)), around])).to(self.device),
+            torch.zeros(2, 0, dtype=torch.int64, device=self.device),
+            torch.zeros(0, 3, dtype=torch.float64, device=self.device),
+            torch.from_numpy(frame.cell).to(self.device),
+            torch.from_numpy(frame.pbc).to(self.device),
         )
 
     def _settle(self, frame: Frame) -> None:
