@@ -7,7 +7,7 @@ import numpy as np
 from adatom.errors import DataError
 from adatom.report.card.section import Section, Table
 from adatom.report.figure import SERIES, Figure, Json, plain
-from adatom.report.format import THIN, fixed, number, plural, signed
+from adatom.report.format import THIN, fixed, number, plural
 from adatom.report.record import Record
 
 COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
@@ -129,5 +129,5 @@ def _young(stiffness: np.ndarray, system: str) -> Figure:
         "showlegend": True,
         "margin": {"l": 30, "r": 30, "t": 24, "b": 24},
     }
-    spread = f"GPa by direction, in planes; {fixed(least, 0)} to {fixed(peak, 0)}, {signed(100 * (peak / least - 1), 0)} %"
+    spread = f"GPa, by direction in planes; {fixed(least, 0)} to {fixed(peak, 0)}"
     return Figure("young", "Young's modulus", spread, traces, look, "parity")

@@ -10,6 +10,7 @@ from adatom.report.format import THIN, fixed, number, plural, signed
 from adatom.report.record import Record
 
 R = 8.314462618  # J/(mol K)
+ZERO = -0.05  # THz: what lies above is no imaginary mode
 SHOWN = (100.0, 300.0, 600.0, 1000.0)  # K
 
 
@@ -82,13 +83,13 @@ def _bands(record: Record) -> Figure | None:
     for band in y:
         style = line(x, band, "", "@blue", 1.4)
         traces.append(style | {"showlegend": False, "hovertemplate": "%{y:.3~f} THz<extra></extra>"})
-        if (band < 0.0).any():
-            traces.append(line(x, np.where(band < 0.0, band, np.nan), "", "@bad", 2.0) | {"showlegend": False})
+        if (band < ZERO).any():
+            traces.append(line(x, np.where(band < ZERO, band, np.nan), "", "@bad", 2.0) | {"showlegend": False})
     dos = record.record("dos")
     frequency, density = dos.reals("frequency_THz"), dos.reals("per_THz_and_atom")
     shown = [np.nanmin(y), np.nanmax(y)]
     room = 0.04 * (shown[1] - min(shown[0], 0.0))
-    span = (shown[0] - room if shown[0] < -0.05 else 0.0, shown[1] + room)
+    span = (shown[0] - room if shown[0] < ZERO else 0.0, shown[1] + room)
     traces.append({
         "type": "scatter", "mode": "lines", "name": "density of states", "x": plain(density), "y": plain(frequency),
         "xaxis": "x2", "yaxis": "y2", "line": {"color": "@orange", "width": 1.6}, "showlegend": False,

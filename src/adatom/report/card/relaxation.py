@@ -9,6 +9,8 @@ from adatom.report.figure import Figure, axis, layout, line, positive, reference
 from adatom.report.format import THIN, fixed, number, plural
 from adatom.report.record import Record
 
+STILL = 1e-7  # eV/Å, GPa: zero by symmetry
+
 
 def section(record: Record) -> Section:
     """Where it ended, and the way there."""
@@ -34,23 +36,30 @@ def section(record: Record) -> Section:
 
 
 def _figures(history: Record, settings: Record) -> tuple[Figure, ...]:
-    energy, force = history.reals("energy_eV"), history.reals("fmax_eV_per_A")
+    energy, force, stress = (history.reals(key) for key in ("energy_eV", "fmax_eV_per_A", "smax_GPa"))
     if energy.size < 2:
         return ()
     step = np.arange(energy.size, dtype=np.float64)
-    above = 1e3 * (energy - energy[-1])
-    shown = positive(force)
-    look = layout(axis("step"), axis("largest force (eV/Å)", log_over=shown))
-    wanted = settings.real("fmax")
+    above = line(step, 1e3 * (energy - energy[-1]), "energy", "@blue", 2.0)
+    figures = [
+        Figure("relaxation-energy", "Energy above the last", "", [above], layout(axis("step"), axis("meV"))),
+        _towards("relaxation-force", "Largest force", "force", "eV/Å", "@orange", force, settings.real("fmax")),
+    ]
+    if settings.flag("cell"):
+        wanted = settings.real("smax_GPa")
+        figures.append(_towards("relaxation-stress", "Largest stress", "stress", "GPa", "@green", stress, wanted))
+    return tuple(figure for figure in figures if figure is not None)
+
+
+def _towards(
+    name: str, title: str, what: str, unit: str, color: str, values: np.ndarray, wanted: float | None
+) -> Figure | None:
+    """A quantity on its way to zero; None where symmetry keeps it there all the time."""
+    if values.max(initial=0.0) < STILL:
+        return None
+    shown = positive(np.where(values < STILL, np.nan, values))
+    look = layout(axis("step"), axis(f"{what} ({unit})", log_over=shown))
     if wanted is not None:
         look["shapes"] = [reference_line(wanted)]
-    return (
-        Figure(
-            "relaxation-energy", "Energy above the last", "", [line(step, above, "energy", "@blue", 2.0)],
-            layout(axis("step"), axis("meV")),
-        ),
-        Figure(
-            "relaxation-force", "Largest force", "dashed: what was asked for",
-            [line(step, shown, "force", "@orange", 2.0)], look,
-        ),
-    )  # fmt: skip
+    curve = line(np.arange(values.size, dtype=np.float64), shown, what, color, 2.0)
+    return Figure(name, title, "dashed: what was asked for", [curve], look)
