@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.markup import escape
+from typer.models import CommandInfo
 
 from adatom.cli import (
     crystal,
@@ -40,6 +41,21 @@ __all__ = [
     "running",
     "training",
 ]
+
+# as help lists them: from data to a model, what a model can do, what it says of a material
+ORDER = (
+    "train", "finetune", "evaluate", "verify", "report", "models", "info", "bench",
+    "relax", "md", "lammps", "ipi", "pimd", "analyse", "liquid",
+    "properties", "eos", "elastic", "phonons", "expansion", "vacancy", "surface", "vibrations", "neb", "dimers",
+)  # fmt: skip
+
+
+def _place(command: CommandInfo) -> int:
+    name = command.name or getattr(command.callback, "__name__", "")
+    return ORDER.index(name) if name in ORDER else len(ORDER)
+
+
+app.registered_commands.sort(key=_place)
 
 
 def main() -> None:

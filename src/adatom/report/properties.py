@@ -95,9 +95,11 @@ def write_section(section: Section, path: Path) -> Path:
 
 
 def _tiles(found: list[Record]) -> list[Tile]:
-    """Headline figures: the first fact of each of the first properties."""
+    """Headline figures: the first fact of each of the first properties; where they start from is none."""
     tiles = []
     for record in found:
+        if record.text("property") in ("relaxation", "left_out"):
+            continue
         section = section_of(record)
         if section.facts:
             label, value = section.facts[0]
