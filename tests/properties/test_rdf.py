@@ -8,7 +8,7 @@ import pytest
 from ase.build import bulk
 
 from adatom.errors import DataError, GeometryError
-from adatom.properties.rdf import rdf
+from adatom.properties.rdf import compare, first_peak, rdf
 
 
 def test_an_ideal_gas_has_g_of_one_at_every_distance_beyond_half_the_box_too() -> None:
@@ -77,3 +77,36 @@ def test_frames_that_do_not_go_together_are_refused() -> None:
         rdf([bulk("Cu"), bulk("Si")])
     with pytest.raises(GeometryError, match="average density"):
         rdf([ase.Atoms("Cu2", [[0, 0, 0], [2.4, 0, 0]])])
+
+
+def glass(spread: float, seed: int, a: float = 3.6) -> ase.Atoms:
+    atoms = bulk("Cu", a=a, cubic=True) * 2
+    atoms.rattle(spread, seed=seed)
+    return atoms
+
+
+def test_like_frames_overlap_as_far_as_the_halves_of_the_reference_do_and_unlike_ones_less() -> None:
+    reference = [glass(0.15, seed) for seed in range(20)]
+    same = rdf([glass(0.15, seed) for seed in range(100, 120)], r_max=6.0)
+    found, likeness = compare(same, reference)
+    one = likeness["Cu-Cu"]
+    np.testing.assert_allclose(found.r, same.r)
+    assert one.overlap > 0.95
+    assert one.overlap == pytest.approx(one.noise, abs=0.02)
+    other = compare(rdf([glass(0.15, seed, a=4.0) for seed in range(20)], r_max=6.0), reference)[1]["Cu-Cu"]
+    assert other.overlap < 0.8
+    assert other.peak[0] - other.reference_peak[0] == pytest.approx(0.4 / np.sqrt(2), abs=0.12)
+    itself = compare(rdf(reference, r_max=6.0), reference)[1]["Cu-Cu"]
+    assert itself.overlap == pytest.approx(1.0)
+    assert json.loads(json.dumps(compare(same, reference[:1])[1]["Cu-Cu"].to_record()))["noise"] is None
+
+
+def test_the_first_peak_is_the_highest_shell_before_the_first_gap() -> None:
+    r = np.linspace(0.05, 5.95, 60)
+    g = 2.0 * np.exp(-(((r - 2.0) / 0.2) ** 2)) + 3.0 * np.exp(-(((r - 4.0) / 0.2) ** 2))
+    assert first_peak(r, g)[0] == pytest.approx(2.0, abs=0.06)
+
+
+def test_a_reference_of_another_substance_is_refused() -> None:
+    with pytest.raises(DataError, match="share no pair"):
+        compare(rdf([bulk("Cu")]), [bulk("Si")])

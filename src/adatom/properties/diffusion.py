@@ -121,6 +121,7 @@ def mean_square_displacement(positions: np.ndarray) -> np.ndarray:
     lags = np.arange(count)
     ends = edges[count - lags] + edges[count] - edges[lags]  # sum over origins of |r(t)|^2 + |r(t + m)|^2
     displaced: np.ndarray = np.maximum(ends - 2.0 * crossed, 0.0) / (count - lags) / max(atoms, 1)
+    displaced[0] = 0.0  # nothing has moved, whatever rounding says
     return displaced
 
 

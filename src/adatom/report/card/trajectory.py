@@ -175,7 +175,7 @@ def _displacements(record: Record) -> Figure | None:
     highest, lowest = 0.0, np.inf
     for i, (name, one) in enumerate(_each(found, "species")):
         colour, msd = SERIES[i % len(SERIES)], one.reals("msd_A2")
-        curves.append(line(lag, positive(msd), name, colour, 1.8))
+        curves.append(line(lag[1:], positive(msd[1:]), name, colour, 1.8))  # no place for lag zero on this axis
         if (msd > 0).any():
             highest, lowest = max(highest, float(msd.max())), min(lowest, float(msd[msd > 0].min()))
         begin, end = one.reals("fit_ps")
