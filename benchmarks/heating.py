@@ -110,12 +110,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/heating"))
     options = parser.parse_args()
     given = {name: Path(path) for name, _, path in (entry.partition("=") for entry in options.structure)}
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name, _, path in (entry.partition("=") for entry in options.models):
         atoms = start_of(name, given, load(path).elements)
-        results[name] = heated(name, Path(path), atoms, options.margin, options.folder, options.ps, options.floor)
+        one = heated(name, Path(path), atoms, options.margin, options.folder, options.ps, options.floor)
+        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}  # others may have written since
+        results[name] = one
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-        one = results[name]
         print(f"{name:24} {one['ps']:6.2f} ps, {one['target_K']:.0f} K: {one['reason'][:120]}", flush=True)
 
 

@@ -47,7 +47,7 @@ def test_a_flawless_well_has_the_figures_of_one() -> None:
         assert figures.spearman_repulsion_energy == pytest.approx(-1.0)
         assert figures.spearman_attraction_energy == pytest.approx(1.0)
         assert figures.spearman_descending_force == pytest.approx(-1.0)
-        assert figures.conservation_eV_per_A < 0.05
+        assert figures.conservation_eV_per_A < 0.1  # of points 0.02 Å apart
     assert curve.well is not None
     assert curve.well.distance_A == pytest.approx(1.2, abs=1e-3)
     assert curve.well.energy_eV == pytest.approx(-2.0, abs=1e-4)
