@@ -76,3 +76,28 @@ def test_a_liquid_is_run_analysed_and_weighed(example: Example, tmp_path: Path) 
     assert 5.0 < found["density"] < 11.0
     assert max(found["pairs"]["g"]["Cu-Cu"]) > 2.0
     assert Path(found["figure"]).stat().st_size > 10_000
+
+
+def test_a_crystal_gets_its_properties_and_a_page(example: Example, tmp_path: Path) -> None:
+    pytest.importorskip("phonopy")
+    save(toy_potential(4.0), tmp_path / "near.adatom")
+    ase.io.write(tmp_path / "copper.cif", bulk("Cu"))
+    figures = example("08_crystal_properties", "near.adatom", "copper.cif", "--length", 7, "--points", 5)
+    assert 50 < figures["K_GPa"] < 200
+    assert 2.5 < figures["C_V_kB"] < 3.0
+    assert 1e-5 < figures["alpha_per_K"] < 2e-4
+    assert 0.5 < figures["vacancy_eV"] < 3.0
+    assert 0.5 < figures["surface_J_per_m2"] < 4.0
+    assert {path.stem for path in (tmp_path / "crystal").glob("*.png")} == {
+        "relaxation", "elastic", "phonons", "expansion", "vacancy", "surface",
+    }  # fmt: skip
+    assert "Thermal expansion" in (tmp_path / "crystal" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_reaction_path_ends_in_a_saddle_with_one_imaginary_mode(example: Example, tmp_path: Path) -> None:
+    ase.io.write(tmp_path / "copper.xyz", bulk("Cu", cubic=True, a=3.55))
+    figures = example("09_reaction_path", "toy.adatom", "copper.xyz", "--vacancy", "--images", 1)
+    assert figures["forward_eV"] == pytest.approx(figures["backward_eV"], abs=2e-3)
+    assert 0.05 < figures["forward_eV"] < 2.0
+    assert figures["imaginary"] == 1
+    assert (tmp_path / "runs" / "path" / "path.png").exists()
