@@ -30,6 +30,7 @@ from adatom.data.doctor.references import (
     references_of,
 )
 from adatom.data.doctor.repeats import check_copies, check_leakage, check_near, copied_pairs
+from adatom.data.doctor.shears import check_shears
 from adatom.data.doctor.slopes import check_kinds, check_slopes, slope_table
 from adatom.data.doctor.surroundings import Neighbourhood, check_cells, check_contacts, half_pairs
 from adatom.data.pairs import Pairs, close_pairs
@@ -181,6 +182,7 @@ def _part(
     found = [
         *check_slopes(chosen, pairs),
         *check_kinds(chosen, rows),
+        *check_shears(chosen, pairs),
         *check_coverage(structures),
         *check_zeros(structures),
         *check_constants(structures),
