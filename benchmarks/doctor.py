@@ -70,6 +70,7 @@ ODD: dict[str, list[tuple[str, str, str]]] = {
         ("pressures to 1 TPa", "close contacts", "covalent radii"),
         ("forces up to 236 eV/Å", "large forces", "up to 236"),
     ],
+    "mlearn_elements": [("stress of Mo, Ni and Cu: yz and xz exchanged", "order of the stress", "yz and xz")],
     "md17_ethanol_2000": [("forces noisier than rMD17", "net force", "do not sum to zero")],
     "ncia_interaction": [
         ("interaction energies only", "missing energy", "no structure has energy"),
@@ -225,7 +226,8 @@ def page(values: dict[str, Any]) -> str:
         "",
         "`adatom data check FILES` was run on every set below, all files of a set together as training data, with",
         "no option at all; where a set comes in parts, these were checked against each other too (`--test`). Known to",
-        "be odd is what the README of the set records; ✓ where the doctor says so, ✗ where it does not.",
+        "be odd is what the README of the set records, or what came to light since; ✓ where the doctor says",
+        "so, ✗ where it does not.",
         f"{values['oddities_found']} of {values['oddities']} oddities were found in {len(values['sets'])} sets of",
         f"{values['structures']:,} structures, in {values['cpu_seconds']:.0f} s of one core with reading; errors on",
         f"sets that can be trained on: {len(values['false_errors'])}. `python benchmarks/doctor.py --data DIR` repeats",
