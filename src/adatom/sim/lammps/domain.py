@@ -7,19 +7,25 @@ sent home and added. Nothing is computed twice, and copies need to reach one cut
 
 from __future__ import annotations
 
+import time
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import ase
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from adatom.compile import Checked, Compiler
+from adatom.errors import AdatomError, CompileWarning
 from adatom.graph import Graph
+from adatom.memory import ran_out
 from adatom.models.layered import Layered, Rows
 from adatom.neighbors import build_graph
-from adatom.potential import Potential
+from adatom.potential import COMPILED_CHUNK, EAGER_CHUNK, Potential
 from adatom.priors.base import Prior
-from adatom.sim.lammps.forces import CHUNK, Evaluated, Evaluator, Frame, Whole, symmetric, with_a_shift
+from adatom.sim.lammps.forces import Evaluated, Evaluator, Frame, Whole, symmetric, with_a_shift
 from adatom.sim.skin import SkinList
 from adatom.stream import Steps, streamed
 
@@ -83,6 +89,37 @@ class Exchange:
         )
 
 
+class Patient:
+    """One of the functions that chunks go through: compiled when it has taken ``patience`` seconds without.
+
+    Processes compile when they come to it, each for itself; the others wait. What cannot be compiled, or comes out
+    otherwise than in float64, goes on as it was, with a warning.
+    """
+
+    def __init__(self, step: Callable[..., Any], device: str, patience: float) -> None:
+        self.step, self.device, self.patience = step, device, patience
+        self.compiled: Checked | None = None
+        self.dropped = False
+
+    def __call__(self, module: nn.Module, *inputs: Any) -> Any:
+        """What the step says of a chunk."""
+        if self.dropped or self.patience > 0.0:
+            start = time.monotonic()
+            found = self.step(module, *inputs)
+            self.patience -= time.monotonic() - start
+            return found
+        try:
+            self.compiled = self.compiled or Checked(self.step, self.device)
+            return self.compiled(module, *inputs)
+        except Exception as error:
+            if isinstance(error, AdatomError) or ran_out(error):
+                raise
+            self.dropped = True
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            warnings.warn(f"compiling was given up, all goes on uncompiled: {first}", CompileWarning, stacklevel=2)
+            return self.step(module, *inputs)
+
+
 class Domain(Evaluator):
     """The atoms of one process among several, for networks of layers.
 
@@ -90,11 +127,17 @@ class Domain(Evaluator):
     """
 
     def __init__(
-        self, potential: Potential, body: Layered, comm: Any, steps: Steps, skin: float, info: dict[str, Any]
+        self, potential: Potential, body: Layered, comm: Any, skin: float = 0.5, info: dict[str, Any] | None = None
     ) -> None:
-        self.potential, self.body, self.comm, self.steps = potential, body, comm, steps
-        self.skin, self.info = skin, info
+        self.potential, self.body, self.comm = potential, body, comm
+        self.skin, self.info = skin, dict(info or {})
         self.device = potential.references.device
+        runner = potential.runner
+        self.steps, self.size = Steps(), EAGER_CHUNK
+        if isinstance(runner, Compiler):
+            share = runner.patience / len(self.steps)
+            self.steps = Steps(*(Patient(step, self.device.type, share) for step in self.steps))
+            self.size = COMPILED_CHUNK
         self.priors = [prior for prior in potential.priors if isinstance(prior, Prior)]
         self._tags = np.zeros(0, dtype=np.int64)  # (n + g,)  as LAMMPS lists them
         self._nodes = np.zeros(0, dtype=np.int64)  # (n + h,)  which of them are atoms of the graph
@@ -112,7 +155,7 @@ class Domain(Evaluator):
         graph = with_a_shift(self._graph(frame) if frame.own else self._nobody(frame))
         own = self._exchange.own
         graph = graph.replace(slots=graph.slots[:own], neighbours=graph.neighbours[:own])
-        found = streamed(self.body, self.potential.scale, self.priors, graph, CHUNK, self.steps, self._exchange)
+        found = streamed(self.body, self.potential.scale, self.priors, graph, self.size, self.steps, self._exchange)
         energies = (found.energy + self.potential.atomic_references(graph))[: frame.own]
         total = np.append(found.virials.sum(0).cpu().numpy(), float(energies.sum()))
         self.comm.Allreduce(total.copy(), total)

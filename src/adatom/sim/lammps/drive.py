@@ -26,7 +26,6 @@ from adatom.sim.lammps.forces import Evaluator, Whole, layers_of
 from adatom.sim.lammps.library import LammpsError, command, communicator, expand, open_library
 from adatom.sim.lammps.script import Host, Reader, Statement, bare, words_of
 from adatom.sim.lammps.species import type_map
-from adatom.stream import Steps
 
 RUNS = ("run", "minimize", "rerun", "dynamical_matrix", "third_order", "neb", "tad", "prd", "temper", "hyper")
 ATOMIC = ("pe/atom", "stress/atom", "centroid/stress/atom")  # computes that ask for single atoms
@@ -375,7 +374,7 @@ def _evaluator(potential: Potential, comm: Any, info: dict[str, float]) -> tuple
     body = layers_of(potential)
     if body is None:
         return "gathered", Gathered(whole, comm)
-    return "domains", Domain(potential, body, comm, Steps(), whole.skin, info)
+    return "domains", Domain(potential, body, comm, info=info)
 
 
 def _steps(words: list[str]) -> int:

@@ -13,12 +13,10 @@ from torch import Tensor
 from adatom.graph import Graph, Results, volumes
 from adatom.models.layered import Layered
 from adatom.neighbors import complete_cell
-from adatom.potential import Energies, Potential, strained
+from adatom.potential import EAGER_CHUNK, Energies, Potential, strained
 from adatom.priors.base import Prior
 from adatom.sim.skin import SkinList
 from adatom.stream import streamed
-
-CHUNK = 256  # atoms of a chunk: it fits into cache
 
 
 class Frame(NamedTuple):
@@ -134,7 +132,7 @@ class Whole(Evaluator):
         """With figures of single atoms, which come along where a network is streamed."""
         graph = with_a_shift(graph)
         priors = [prior for prior in self.potential.priors if isinstance(prior, Prior)]
-        found = streamed(body, self.potential.scale, priors, graph, CHUNK)
+        found = streamed(body, self.potential.scale, priors, graph, EAGER_CHUNK)
         energies = found.energy + self.potential.atomic_references(graph)
         return Evaluated(
             float(energies.sum()),
