@@ -66,6 +66,24 @@ def test_a_crystal_on_a_saddle_stays_there_only_with_its_symmetry() -> None:
     assert kept.to_record()["space_group_after"] == "Pm-3m (221)"
 
 
+def test_what_a_potential_gets_wrong_by_direction_is_averaged_out() -> None:
+    atoms = bulk("Cu", cubic=True)
+    keep = KeepSymmetry(space_group(atoms), atoms.cell.array)
+    rng = np.random.default_rng(0)
+    forces, stress, step, strain = rng.normal(size=(4, 3)), rng.normal(size=6), rng.normal(size=(4, 3)), 0.1
+    mean = stress[:3].mean()
+    keep.adjust_forces(atoms, forces)
+    keep.adjust_stress(atoms, stress)
+    np.testing.assert_allclose(forces, 0.0, atol=1e-12)  # no direction is left at the site of an atom
+    np.testing.assert_allclose(stress, [mean, mean, mean, 0, 0, 0], atol=1e-12)
+    moved = atoms.positions + step
+    keep.adjust_positions(atoms, moved)
+    np.testing.assert_allclose(moved, atoms.positions, atol=1e-12)
+    cell = atoms.cell.array @ (np.eye(3) + strain * rng.normal(size=(3, 3)))
+    keep.adjust_cell(atoms, cell)
+    np.testing.assert_allclose(cell, cell[0, 0] * np.eye(3), atol=1e-12)
+
+
 def test_atoms_cannot_be_fixed_while_symmetry_is_kept() -> None:
     atoms = bulk("Cu", cubic=True)
     atoms.set_constraint(FixAtoms([0]))
