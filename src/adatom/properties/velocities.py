@@ -54,7 +54,7 @@ class Velocities:
     folded: float | None  # share of kinetic energy beyond half of the frame rate; None where it cannot be known
 
     @property
-    def highest_THz(self) -> float:  # noqa: N802
+    def highest_THz(self) -> float:
         """Half of the frame rate: what is faster appears at a lower frequency, where it does not belong."""
         return float(self.frequency_THz[-1])
 
