@@ -117,7 +117,7 @@ def test_lattice_constants_are_those_of_the_conventional_cell(atoms: ase.Atoms, 
 def test_the_curve_is_written_as_the_report_reads_it() -> None:
     volumes = np.linspace(18.0, 23.0, 7)[::-1]
     written = json.loads(json.dumps(curve_from_points(volumes, TRUTH.energy(volumes), bulk("Si", a=5.43)).to_record()))
-    assert set(written) == {"volume_A3_per_atom", "energy_eV_per_atom", "fit"}
+    assert set(written) == {"property", "volume_A3_per_atom", "energy_eV_per_atom", "fit"}
     assert {"V0_A3_per_atom", "E0_eV_per_atom", "B0_GPa", "B0_prime", "lattice_constant_A"} < set(written["fit"])
     assert written["volume_A3_per_atom"] == sorted(written["volume_A3_per_atom"])
     assert written["fit"]["lattice_constant_A"] == pytest.approx((8 * 20.4) ** (1 / 3))

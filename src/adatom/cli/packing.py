@@ -44,7 +44,7 @@ def pack(
     if verify is not None:
         store = Store(verify)
         store.verify()
-        console.print(f"{verify}: {len(store)} structures in {len(store.shards)} shards, all as packed")
+        console.print(f"{verify}: {len(store)} structures in {len(store.shards)} shards, all as packed", soft_wrap=True)
         return
     if out is None or not files:
         raise ConfigError("nothing to pack", wanted="files and a folder", remedy="adatom data pack FILES -o STORE")

@@ -37,8 +37,11 @@ def section_of(record: Record) -> Section:
 
 
 def records(folder: Path) -> list[Record]:
-    """Every record of a folder, in the order of a page; those of one kind by their names."""
-    found = [read_json(path) for path in sorted(folder.glob("*.json"))]
+    """Every record of a folder, in the order of a page; those of one kind by their names. Other files are passed over.
+
+    DataError for one that is no JSON at all.
+    """
+    found = [read_json(path) for path in sorted(folder.glob("*.json")) if not _a_list(path)]
     return sorted((r for r in found if "property" in r), key=lambda r: _place(r.text("property")))
 
 
@@ -107,6 +110,11 @@ def _tiles(found: list[Record]) -> list[Tile]:
             figure, _, unit = value.partition("\u202f") if "\u202f" in value else (value, "", "")
             tiles.append(Tile(f"{section.title}: {label}", figure, unit, section.subtitle, state))
     return tiles[:4]
+
+
+def _a_list(path: Path) -> bool:
+    """Whether a file begins like a list: then it is somebody's, and no record."""
+    return path.read_bytes().lstrip().startswith(b"[")
 
 
 def _place(kind: str) -> int:
