@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("structure", help="a crystal of one element, anything ASE reads")
     parser.add_argument("--folder", type=Path, default=Path("crystal"), help="receives records, pictures and a page")
     parser.add_argument(
-        "--length", type=float, default=None, help="of supercells, Å; by default 10, or twice the cutoff"
+        "--length", type=float, default=None, help="of supercells, Å; by default 12, or twice the cutoff"
     )
     parser.add_argument("--points", type=int, default=9, help="volumes for the thermal expansion")
     given = parser.parse_args(arguments)

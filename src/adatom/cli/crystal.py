@@ -24,7 +24,7 @@ from adatom.cli.show import FigureFile, prepare, show
 from adatom.errors import ConfigError
 
 Length = Annotated[
-    float | None, typer.Option(help="Å between an atom and its images; by default 10, or twice the cutoff")
+    float | None, typer.Option(help="Å between an atom and its images; by default 12, or twice the cutoff")
 ]
 Repeats = Annotated[
     tuple[int, int, int] | None, typer.Option(help="supercell: repeats of the conventional cell, instead of --length")

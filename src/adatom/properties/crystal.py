@@ -16,7 +16,7 @@ from adatom.sim.calculator import Calculator, require_volume
 from adatom.sim.relax import Relaxation, relax
 from adatom.sim.symmetry import ask
 
-LENGTH = 10.0  # Å, of supercells, where the potential does not reach farther
+LENGTH = 12.0  # Å, of supercells, where the potential does not reach farther: bcc lithium is not stable in 10
 
 
 def at_rest(atoms: ase.Atoms, calculator: BaseCalculator, fmax: float, smax_GPa: float, steps: int = 500) -> Relaxation:
@@ -76,7 +76,7 @@ def supercell(
 ) -> Supercell:
     """The smallest repetition of ``cell`` in which no atom is nearer than ``length_A`` to its images.
 
-    By default that is 10 Å, or twice the cutoff of the potential where that is more; ``repeats`` are taken as they are.
+    By default that is 12 Å, or twice the cutoff of the potential where that is more; ``repeats`` are taken as they are.
     ConfigError where an atom would feel its own image, a warning where some atom feels both it and its image.
     """
     cutoff = cutoff_of(calculator)

@@ -25,7 +25,7 @@ from adatom.sim.symmetry import space_group
 class VacancyConfig(Config):
     """Supercell, and how the atoms around a vacancy come to rest.
 
-    ``length_A``: no vacancy nearer than this to its images, None for 10 Å or twice the cutoff; ``repeats`` of the
+    ``length_A``: no vacancy nearer than this to its images, None for 12 Å or twice the cutoff; ``repeats`` of the
     conventional cell instead. The atoms are moved at random by ``rattle_A`` first: in perfect symmetry they could come
     to rest on a saddle. ``potentials``: energy (eV) of the reservoir that an atom of each element goes to.
     """

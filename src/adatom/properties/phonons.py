@@ -34,7 +34,7 @@ FAINT = 0.05  # of the strongest force constant: more than this at the edge of t
 class PhononsConfig(Config):
     """Supercell, displacement, mesh and temperatures.
 
-    ``length_A``: no atom nearer than this to its images, None for 10 Å or twice the cutoff; ``repeats`` of the
+    ``length_A``: no atom nearer than this to its images, None for 12 Å or twice the cutoff; ``repeats`` of the
     conventional cell instead. ``mesh_spacing`` of wave vectors, 1/Å. A frequency below minus ``imaginary_THz`` counts
     as imaginary; thermal properties leave out what is below plus that.
     """
@@ -388,7 +388,8 @@ def _warnings(softest: Softest, edge: float, least: float) -> list[str]:
         )
     if edge > FAINT:
         said.append(
-            f"force constants at the edge of the supercell still are {edge:.0%} of the strongest: take a larger one"
+            f"force constants at the edge of the supercell still are {edge:.0%} of the strongest: compare with a "
+            "larger one"
         )
     return said
 
