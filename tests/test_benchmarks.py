@@ -24,7 +24,7 @@ def benchmark_script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str]
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     yield importlib.import_module
     speed = ("speed", "speed_figures", "speed_page", "speed_runs")
-    for name in ("accuracy", "outcome", "sets", "stability", "table", *speed):
+    for name in ("accuracy", "outcome", "sets", "stability", "table", "water", *speed):
         sys.modules.pop(name, None)
 
 
@@ -148,3 +148,24 @@ def test_compiled_replicas_feel_the_forces_of_plain_ones(benchmark_script):
     replicas.positions = replicas.positions + 0.02
     replicas.positions[4] += 0.1
     assert replicas.check() < 1e-10
+
+
+def test_the_spread_of_bonds_and_angles_of_water_is_measured_molecule_by_molecule(benchmark_script):
+    water = benchmark_script("water")
+    rng = np.random.default_rng(0)
+    frames = []
+    for _ in range(40):
+        lengths, angle = rng.normal(0.97, 0.02, size=(8, 2)), rng.normal(105.0, 5.0, size=8)
+        box = ase.Atoms(cell=np.eye(3) * 12.0, pbc=True)
+        for number in range(8):
+            turn = np.radians(angle[number])
+            ways = np.array([[1.0, 0.0, 0.0], [np.cos(turn), np.sin(turn), 0.0]]) * lengths[number][:, None]
+            centre = 6.0 * np.array(np.unravel_index(number, (2, 2, 2)))
+            box += ase.Atoms("OH2", [centre, *(centre + ways)])
+        box.wrap()
+        frames.append(box)
+    found = water.inner(frames)
+    assert found["bond_A"] == pytest.approx(0.97, abs=0.003)
+    assert found["bond_spread_A"] == pytest.approx(0.02, rel=0.1)
+    assert found["angle_deg"] == pytest.approx(105.0, abs=1.0)
+    assert found["angle_spread_deg"] == pytest.approx(5.0, rel=0.15)

@@ -57,7 +57,7 @@ def test_analyse_shows_all_of_a_trajectory_and_writes_it(adatom: Verb, tmp_path:
         "--json", "all.json", "--figure", "all.png",
     )  # fmt: skip
     assert code == 0, said
-    assert "no diffusion of Cu" in " ".join(said.split())
+    assert "Cu does not diffuse yet" in " ".join(said.split())
     record = json.loads((tmp_path / "all.json").read_text())
     assert record["property"] == "trajectory"
     assert record["frames"] == 51

@@ -206,7 +206,7 @@ def liquid(
     run(atoms, engine, config.liquid(), folder, "liquid", restart=going_on, overwrite=overwrite, progress=show)
     gas = None
     if config.gas != "none":
-        gas = _gas(found.one(atoms), engine, folder, config, restart, overwrite, progress)
+        gas = gas_phase(found.one(atoms), engine, folder, config, restart, overwrite, progress)
     return summary(atoms, found, files, config, gas)
 
 
@@ -285,16 +285,19 @@ def _molecules(atoms: ase.Atoms, config: LiquidConfig) -> Molecules:
     return found
 
 
-def _gas(
+def gas_phase(
     molecule: ase.Atoms,
     engine: BaseCalculator,
     folder: Path,
     config: LiquidConfig,
-    restart: bool,
-    overwrite: bool,
-    progress: Progress | None,
+    restart: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> GasPhase:
-    """Mean potential energy of one molecule in the open."""
+    """Mean potential energy of one molecule in the open, by dynamics or by equipartition as the configuration says.
+
+    DataError when the molecule comes apart as it relaxes, SimulationError when it does not come to rest.
+    """
     molecule.info |= {"total_charge": 0, "multiplicity": 1}
     rest = relax(molecule, engine, fmax=0.005).require_converged()
     alone = molecules(rest.atoms)

@@ -43,9 +43,8 @@ def _facts(record: Record) -> list[tuple[str, str]]:
             facts.append((f"D of {name}", f"{uncertain(1e-4 * value, 1e-4 * error)}{THIN}cm²/s"))
     for pair, one in _each(record, "likeness"):
         overlap = one.real("overlap")
-        facts.append(
-            (f"g(r) of {pair} like the reference", f"{fixed(None if overlap is None else 100 * overlap, 1)} %")
-        )
+        share = fixed(None if overlap is None else 100 * overlap, 1)
+        facts.append((f"g(r) of {pair}, overlap with the reference", f"{share} %"))
     heat = record.record("velocities").record("total").real("temperature_K")
     if heat is not None:
         facts.append(("temperature", f"{fixed(heat, 1)}{THIN}K"))
@@ -58,8 +57,8 @@ def _warnings(record: Record) -> list[str]:
         if one.flag("diffusive") is False:
             power, far = number(one.real("exponent"), 2), number(one.real("moved_A"), 2)
             found.append(
-                f"no diffusion of {name} to speak of: in the window of the fit the mean-square displacement grows as "
-                f"t to the power {power}, to {far} Å squared; D is left out above"
+                f"{name} does not diffuse yet: in the window of the fit its mean-square displacement grows as t to the "
+                f"power {power}, and it goes {far} Å; take D as an estimate, and run longer"
             )
     motion = record.record("velocities")
     if motion.flag("resolved") is False:
