@@ -25,6 +25,7 @@ from adatom.cli.app import (
     last_structure,
     ready,
 )  # fmt: skip
+from adatom.cli.many import relax_all
 from adatom.cli.show import FigureFile, prepare, write
 from adatom.errors import ConfigError
 
@@ -40,6 +41,8 @@ def relax(
     steps: int = 500,
     pressure: Annotated[float, typer.Option(help="GPa")] = 0.0,
     optimizer: Annotated[str, typer.Option(help="lbfgs or fire")] = "lbfgs",
+    all_: Annotated[bool, typer.Option("--all", help="every structure of the file, many at once (TorchSim)")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="with --all: go on with a run that was stopped")] = False,
     json_file: JsonFile = None,
     figure: FigureFile = None,
     device: Device = "cpu",
@@ -48,7 +51,7 @@ def relax(
 ) -> None:
     """Relax positions, and the cell with --cell; atoms fixed in the file stay fixed.
 
-    Exit code 1 when it does not converge.
+    The last structure of the file, or all of them with --all. Exit code 1 when one does not converge.
     """
     from adatom.sim.calculator import Calculator
     from adatom.sim.relax import RelaxConfig, RelaxStep
@@ -59,6 +62,10 @@ def relax(
     prepare(json_file, figure, overwrite)
     settings = RelaxConfig.parse({"optimizer": optimizer}, where="relax")  # names the optimizers there are
     calculator = Calculator(model, device, source=source)
+    if all_:
+        asked = {"fmax": fmax, "steps": steps, "cell": cell, "symmetry": symmetry, "pressure_GPa": pressure}
+        relax_all(structure, out, calculator, RelaxConfig.parse(asked | {"optimizer": optimizer}, "relax"), restart)
+        return
     atoms = last_structure(structure, calculator.potential)
 
     def line(step: RelaxStep) -> str:

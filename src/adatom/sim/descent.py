@@ -23,9 +23,8 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
-from torch_sim.models.interface import ModelInterface
 
-from adatom.sim.torchsim import AtomsState
+from adatom.sim.torchsim import AtomsState, ModelInterface
 
 MEMORY = 20  # moves that are remembered
 STIFFNESS = 70.0  # eV/Å^2, of an atom before anything is known of its curvature

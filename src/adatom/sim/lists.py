@@ -200,8 +200,18 @@ class Lists:
         atoms = numbers.shape[0]
         whole = not periodic.any() and edges.shape[1] == atoms * (atoms - 1)
         self.builds += 1
-        tensors = (t.to(self.device) for t in (edges, shifts, reverse, first, pair_of))
-        return _Wide(numbers.clone(), positions.detach().clone(), cell.clone(), pbc.clone(), *tensors, whole)
+        return _Wide(
+            numbers.clone(),
+            positions.detach().clone(),
+            cell.clone(),
+            pbc.clone(),
+            edges.to(self.device),
+            shifts.to(self.device),
+            reverse.to(self.device),
+            first.to(self.device),
+            pair_of.to(self.device),
+            whole,
+        )
 
     def _laid_out(self, keys: tuple[Hashable, ...]) -> _Joined:
         """The lists of these structures, renumbered and joined."""

@@ -14,18 +14,16 @@ import torch
 from ase.calculators.calculator import BaseCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 from torch import Tensor
-from torch_sim.autobatching import InFlightAutoBatcher
 
 from adatom.errors import ConfigError, SimulationError
-from adatom.neighbors import check_cell, graph_from_atoms
+from adatom.neighbors import check_cell
 from adatom.potential import Potential
 from adatom.sim.calculator import Calculator, require_volume
 from adatom.sim.descent import DescentState, lbfgs
 from adatom.sim.guard import Guard
-from adatom.sim.many import atoms_at_once
 from adatom.sim.record_many import Ended, digest_of_potential, digest_of_structures
 from adatom.sim.relax import RelaxConfig
-from adatom.sim.torchsim import TorchSimModel, atoms_state, held
+from adatom.sim.torchsim import InFlightAutoBatcher, TorchSimModel, atoms_state, batch_room, held
 from adatom.units import EV_PER_A3_IN_GPA
 
 VOLUME_BOUNDS = (0.3, 3.0)  # in volumes at the start: what lies beyond is no relaxation
@@ -207,7 +205,8 @@ class _Run:
         self.earlier, self.evaluations, self.begin = len(self.results), 0, time.perf_counter()
         left = [number for number in range(len(structures)) if number not in self.results]
         self.left = sorted(left, key=lambda number: -len(structures[number]))  # large ones first: a better fit
-        self.budget = max(budget or self._budget(), len(structures[self.left[0]]) if left else 1)
+        room = batch_room([structures[number] for number in left], model.potential, model.device)
+        self.budget = max(budget or room, len(structures[self.left[0]]) if left else 1)
         self.pressure = config.pressure_GPa / EV_PER_A3_IN_GPA if config.cell else 0.0
 
     def run(self) -> ManyRelaxed:
@@ -237,15 +236,6 @@ class _Run:
         """What is left, each made when there is room for it."""
         for number in self.left:
             yield begin(atoms_state([self.structures[number]], self.model.device, self.model.dtype, number))
-
-    def _budget(self) -> int:
-        """How many atoms are best evaluated together."""
-        potential = self.model.potential
-        if self.model.device.type == "cpu" or not self.left:
-            return atoms_at_once(potential, 1, self.model.device)
-        largest = self.structures[self.left[0]]
-        width = graph_from_atoms(largest, potential.cutoff).slots.shape[1]
-        return atoms_at_once(potential, width, self.model.device)
 
     def _endings(self, state: DescentState) -> list[str | None]:
         """How each structure of a batch has ended; None where it has not."""

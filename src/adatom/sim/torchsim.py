@@ -1,6 +1,6 @@
 """TorchSim: a potential as its model interface, and states that know what atoms of ASE know.
 
-TorchSim keeps cells as columns, and one flag of periodicity for a whole batch. ``AtomsState`` adds what that leaves
+TorchSim keeps cells as columns, and one flag of periodicity for a whole batch (0.3). ``AtomsState`` adds what that leaves
 out: periodicity along each axis, total charge and multiplicity of each structure, atoms that stay where they are.
 Stress has the unit and the sign of this package: eV/Å^3, tension positive.
 """
@@ -21,14 +21,18 @@ from torch import Tensor
 
 from adatom.compile import Mode
 from adatom.errors import ConfigError
-from adatom.neighbors import NEUTRAL, SINGLET, charge_and_spin
+from adatom.neighbors import NEUTRAL, SINGLET, charge_and_spin, graph_from_atoms
 from adatom.potential import Potential
 from adatom.sim.calculator import Calculator
 from adatom.sim.lists import Lists
+from adatom.sim.many import atoms_at_once
 
 try:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
+        # of its own code, and of what it imports
+        for old in ("torch.jit.script", "vesin.torch"):
+            warnings.filterwarnings("ignore", message=f".*{old}.*is deprecated", category=DeprecationWarning)
+        from torch_sim.autobatching import InFlightAutoBatcher, to_constant_volume_bins
         from torch_sim.models.interface import ModelInterface
         from torch_sim.state import SimState
 except ImportError as error:
@@ -39,13 +43,27 @@ except ImportError as error:
         remedy="pip install 'adatom[torchsim]'",
     ) from error
 
+__all__ = [  # what is TorchSim's own is handed on: it comes with an error of ours where it is missing
+    "AtomsState", "InFlightAutoBatcher", "ModelInterface", "TorchSimModel",
+    "atoms_state", "batch_room", "held", "to_constant_volume_bins",
+]  # fmt: skip
+
+
+class PerStructure:
+    """In the place of TorchSim's one flag of periodicity: nobody takes a slab for a cluster, or a crystal for one."""
+
+    def __bool__(self) -> bool:
+        raise ConfigError(
+            "TorchSim's own integrators and optimisers know one flag of periodicity for a whole batch",
+            where="AtomsState, whose structures have their own",
+            wanted="a state from torch_sim.io.atoms_to_state, of crystals alone or of molecules alone",
+            remedy="make such a state, or use adatom.sim.relax_many, adatom.sim.md_many",
+        )
+
 
 @dataclass
-class AtomsState(SimState):
-    """A state of TorchSim with all that a potential asks of a structure.
-
-    ``pbc`` is what TorchSim's own integrators wrap positions by: False here, so that they leave them where they are.
-    """
+class AtomsState(SimState):  # type: ignore[misc]
+    """A state of TorchSim with all that a potential asks of a structure. Its ``pbc`` is no flag, see ``periodic``."""
 
     periodic: Tensor  # (S, 3)  bool
     charge: Tensor  # (S,)  e
@@ -77,7 +95,7 @@ def atoms_state(
         positions=floats(np.concatenate([atoms.get_positions() for atoms in structures])),
         masses=floats(np.concatenate([atoms.get_masses() for atoms in structures])),
         cell=floats(np.stack([atoms.cell.array.T for atoms in structures])),
-        pbc=False,
+        pbc=PerStructure(),
         atomic_numbers=torch.as_tensor(np.concatenate([atoms.numbers for atoms in structures]), device=device),
         system_idx=torch.arange(len(sizes), device=device).repeat_interleave(torch.tensor(sizes, device=device)),
         periodic=torch.as_tensor(np.stack([atoms.pbc for atoms in structures]), device=device),
@@ -172,7 +190,8 @@ class TorchSimModel(ModelInterface):  # type: ignore[misc]
             charge, spin = state.charge.double(), state.spin.double()
         else:
             keys = list(range(structures))
-            periodic = torch.as_tensor(state.pbc, device=self._device).expand(structures, 3)
+            flag = state.pbc if isinstance(state.pbc, Tensor) else torch.tensor(bool(state.pbc))
+            periodic = flag.to(self._device).expand(structures, 3)
             charge, spin = (torch.full_like(state.cell[:, 0, 0], value).double() for value in (NEUTRAL, SINGLET))
         self._check(numbers, owner, charge, spin)
         rows = state.cell.mT.double()
@@ -193,3 +212,12 @@ class TorchSimModel(ModelInterface):  # type: ignore[misc]
         for z, q, s in zip(numbers.split(torch.bincount(owner).tolist()), charge.tolist(), spin.tolist(), strict=True):
             self.potential.check_atoms(ase.Atoms(z.cpu().numpy(), info={"charge": q, "spin": s}))
         self._checked = tuple(tensor.clone() for tensor in kind)
+
+
+def batch_room(structures: Sequence[ase.Atoms], potential: Potential, device: torch.device) -> int:
+    """How many atoms of such structures are best evaluated together: what a cache, or a card's memory holds."""
+    if device.type == "cpu" or not structures:
+        return atoms_at_once(potential, 1, device)
+    largest = max(structures, key=len)
+    width = graph_from_atoms(largest, potential.cutoff).slots.shape[1]
+    return atoms_at_once(potential, width, device)

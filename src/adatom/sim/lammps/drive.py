@@ -94,10 +94,8 @@ def run(
         A model file, or a potential.
     elements
         Symbols in the order of the types.
-    log
-        Log file of LAMMPS; None for none.
-    screen
-        File for what LAMMPS would print on the terminal; None for none.
+    log, screen
+        Files for the log of LAMMPS and for what it would print on the terminal; None for none.
     variables
         As ``-var`` on the command line of LAMMPS.
     charge, multiplicity
@@ -122,17 +120,13 @@ def run(
         Ctrl-C; a restart file was written.
     """
     comm = communicator()
-    if comm.size > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // comm.size))
+    _share_cores(comm.size)
     if not isinstance(potential, Potential):
         potential = load(potential, device, dtype, compile, source)
-    arguments = ["-log", str(log or "none"), "-screen", str(screen or "none")]
-    for name, value in (variables or {}).items():
-        arguments += ["-var", name, value]
     given = {"total_charge": charge, "multiplicity": multiplicity}
     info = {key: value for key, value in given.items() if value is not None}
     start = time.monotonic()
-    library = open_library(arguments)
+    library = open_library(_arguments(log, screen, variables or {}))
     try:
         session = Session(library, comm, potential.eval(), Path(script), tuple(elements), info, progress)
         with _signals(session.coupling):
@@ -149,6 +143,18 @@ def run(
         )
     finally:
         library.close()
+
+
+def _share_cores(processes: int) -> None:
+    """Threads for each of the processes of this machine, unless the environment says how many."""
+    if processes > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+
+
+def _arguments(log: str | Path | None, screen: str | Path | None, variables: dict[str, str]) -> list[str]:
+    """The command line of LAMMPS."""
+    named = [word for name, value in variables.items() for word in ("-var", name, value)]
+    return ["-log", str(log or "none"), "-screen", str(screen or "none"), *named]
 
 
 class Session(Host):
