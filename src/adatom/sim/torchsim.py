@@ -1,6 +1,6 @@
 """TorchSim: a potential as its model interface, and states that know what atoms of ASE know.
 
-TorchSim keeps cells as columns, and one flag of periodicity for a whole batch (0.3). ``AtomsState`` adds what that leaves
+TorchSim 0.3 keeps cells as columns, and one flag of periodicity for a whole batch. ``AtomsState`` adds what that leaves
 out: periodicity along each axis, total charge and multiplicity of each structure, atoms that stay where they are.
 Stress has the unit and the sign of this package: eV/Å^3, tension positive.
 """
