@@ -123,8 +123,7 @@ def run(
     _share_cores(comm.size)
     if not isinstance(potential, Potential):
         potential = load(potential, device, dtype, compile, source)
-    given = {"total_charge": charge, "multiplicity": multiplicity}
-    info = {key: value for key, value in given.items() if value is not None}
+    info = {k: v for k, v in (("total_charge", charge), ("multiplicity", multiplicity)) if v is not None}
     start = time.monotonic()
     library = open_library(_arguments(log, screen, variables or {}))
     try:

@@ -78,7 +78,11 @@ class Reader:
     def _file(self, path: Path, called: Statement | None, depth: int) -> None:
         """All of a file, and of those that it jumps to."""
         if depth > DEPTH:
-            raise ConfigError(f"{DEPTH} files include one another", where=None if called is None else called.where)
+            raise ConfigError(
+                f"{DEPTH} files include one another",
+                where=None if called is None else called.where,
+                remedy="look for a file that includes itself",
+            )
         statements, place = statements_of(path, called), 0
         while place < len(statements):
             goal = self._step(statements[place], depth)
@@ -144,7 +148,10 @@ class Reader:
         status = self._arguments(statement, 0, 1)
         if status and status[0] != "0":
             raise ConfigError(
-                "the script ended itself with an exit code", where=statement.where, got=f"quit {status[0]}"
+                "the script ended itself with an exit code",
+                where=statement.where,
+                wanted="quit, or quit 0",
+                got=f"quit {status[0]}",
             )
         raise _QuitError
 
