@@ -59,7 +59,7 @@ class SpeciesDiffusion:
         return self.moved_A >= LEFT and abs(self.exponent - 1.0) <= max(SLOPE, 2.0 * self.exponent_error)
 
     @property
-    def D_cm2_per_s(self) -> float:  # noqa: N802
+    def D_cm2_per_s(self) -> float:
         """D in cm^2/s."""
         return CM2_PER_S * self.D_A2_per_ps
 
