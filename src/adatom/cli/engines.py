@@ -1,4 +1,4 @@
-"""``adatom lammps``: engines of others, driven by a potential of ours."""
+"""``adatom lammps | export``: engines of others, driven by a potential of ours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 
-from adatom.cli.app import Device, ModelFile, Source, app, console
+from adatom.cli.app import Device, ModelFile, Overwrite, Source, app, console, ready
+from adatom.elements import symbols
 from adatom.errors import ConfigError
 
 if TYPE_CHECKING:  # at run time it comes with the verb: the command is light
@@ -70,6 +71,28 @@ def lammps(
             f"{per_step:.1f} µs per atom and step, {processes}   log {log}",
             soft_wrap=True,
         )
+
+
+@app.command()
+def export(
+    model: ModelFile,
+    to: Annotated[str, typer.Option(help="mliap: for a LAMMPS compiled with ML-IAP, Python and Kokkos")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="a pickle: read such files from people you trust only")],
+    source: Source = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a model in a form that other programs read."""
+    from adatom import model_file
+    from adatom.sim.lammps.mliap import export as write
+
+    if to != "mliap":
+        raise ConfigError("no such form", where="--to", wanted="mliap", got=to)
+    ready(out, overwrite=overwrite)
+    potential = model_file.load(model, source=source)
+    write(potential, out)
+    names = " ".join(symbols(potential.elements))
+    console.print(f"pair_style mliap unified {out} 0\npair_coeff * * {names}", soft_wrap=True)
+    console.print("name an element for each type; adatom must be installed in the Python of that LAMMPS")
 
 
 def _variables(entries: list[str]) -> dict[str, str]:

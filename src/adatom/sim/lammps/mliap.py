@@ -1,0 +1,170 @@
+"""A potential for a LAMMPS that was compiled with Kokkos: ``pair_style mliap unified model.pkl 0``.
+
+LAMMPS hands over its pairs, and carries rows of atoms to their copies and slopes back (``forward_exchange`` and
+``reverse_exchange`` of its data, there since 2025 with Kokkos): all that a network of layers needs on several cards.
+LAMMPS wants the object as a pickle. What is pickled is a model file, byte for byte, and the name of the function that
+reads it; still, a pickle may run anything when it is read: take such files from people you trust.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adatom import model_file
+from adatom.elements import symbols
+from adatom.errors import ConfigError, SimulationError
+from adatom.graph import pad_rows
+from adatom.models.layered import Rows
+from adatom.potential import Potential
+from adatom.priors.base import Prior
+from adatom.sim.lammps.forces import layers_of
+
+
+class MLIAPPotential:
+    """What ``pair_style mliap unified`` calls; the attributes are those that LAMMPS's ``MLIAPUnified`` has.
+
+    ConfigError for potentials that cannot be cut into layers: AllScAIP, paper forms, direct heads.
+    """
+
+    def __init__(self, potential: Potential) -> None:
+        potential = potential.of_source()
+        body = layers_of(potential)
+        if body is None:
+            raise ConfigError(
+                "this potential cannot be given to ML-IAP",
+                wanted="a network of layers whose forces are derivatives: MLANet or NEMP, default form",
+                got=f"{type(potential.network).__name__}, derivatives {potential.derivatives}",
+                remedy="run it by adatom lammps",
+            )
+        self.interface: Any = None  # LAMMPS sets it
+        self.element_types = symbols(potential.elements)
+        self.ndescriptors, self.nparams = 1, 1  # there are none; LAMMPS wants a number
+        self.rcutfac = 0.5 * potential.cutoff  # LAMMPS takes it twice
+        self.potential, self.body = potential.eval().requires_grad_(False), body
+        self.priors = [prior for prior in potential.priors if isinstance(prior, Prior)]
+
+    def __reduce__(self) -> tuple[Any, tuple[bytes]]:
+        """Pickled as a model file."""
+        with TemporaryDirectory() as folder:
+            return from_bytes, (model_file.save(self.potential, Path(folder) / "model.adatom").read_bytes(),)
+
+    def compute_descriptors(self, data: Any) -> None:
+        """Nothing: there are no descriptors apart."""
+
+    def compute_gradients(self, data: Any) -> None:
+        """Nothing."""
+
+    def compute_forces(self, data: Any) -> None:
+        """Energies of own atoms and dE/dr_ij of their pairs, (P, 3), into ``data``.
+
+        SimulationError where the potential gives no number: LAMMPS prints it and stops.
+        """
+        own = int(data.nlistatoms)
+        if own == 0:  # the others wait for its rows, whose width it cannot know
+            raise ConfigError("a process has no atoms", remedy="take fewer processes, or another 'processors' grid")
+        elems = torch.as_tensor(data.elems).long()
+        device = elems.device
+        self.potential.to(device)
+        if bool((elems < 0).any()):
+            raise ConfigError("the potential is one of all atoms", got="NULL in pair_coeff", remedy="name an element")
+        numbers = torch.tensor(self.potential.elements, device=device).index_select(0, elems)  # (n + g,)
+        vectors = torch.as_tensor(data.rij, device=device).to(torch.float64).view(-1, 3)  # (P, 3)
+        centre = torch.as_tensor(data.pair_i, device=device).long()
+        other = torch.as_tensor(data.pair_j, device=device).long()
+        order = centre.argsort(stable=True)
+        slots = pad_rows(centre.index_select(0, order), own)  # (n, M)
+        filled = slots < order.shape[0]
+        pair = torch.cat([order, order.new_zeros(1)]).index_select(0, slots.flatten()).view_as(slots)
+        near = torch.cat([other, other.new_zeros(1)]).index_select(0, pair.flatten()).view_as(slots)
+        leaf = vectors.new_ones(*slots.shape, 3)
+        leaf[filled] = vectors.index_select(0, pair[filled])
+        leaf.requires_grad_()
+        with torch.enable_grad():
+            energies = self._energies(numbers, near, leaf, filled, data)
+            (slope,) = torch.autograd.grad(energies.sum(), leaf, allow_unused=True)
+        energies = energies.detach() + self.potential.references.index_select(0, numbers[:own])
+        pulls = torch.zeros_like(vectors)
+        if slope is not None:
+            pulls[pair[filled]] = slope[filled]
+        self._check(energies, pulls)
+        torch.as_tensor(data.eatoms, device=device)[:own] = energies
+        data.energy = float(energies.sum())
+        if pulls.shape[0]:
+            data.update_pair_forces(pulls.contiguous())
+
+    def _energies(self, numbers: Tensor, near: Tensor, vectors: Tensor, filled: Tensor, data: Any) -> Tensor:
+        """Energy of each own atom without its reference, (n,) eV, through all layers."""
+        own, body, dtype = near.shape[0], self.body, self.potential.dtype
+        others = numbers.index_select(0, near.flatten()).view_as(near)
+        seen = body.surroundings(vectors.to(dtype), filled.to(dtype).unsqueeze(1), numbers[:own], others)
+        rows, energy = body.start(numbers), torch.zeros_like(vectors[:, 0, 0])
+        for number in range(len(body.layers)):
+            told = tuple(row.index_select(0, near.flatten()).view(*near.shape, -1) for row in rows)
+            step = body.step(number, tuple(row[:own] for row in rows), told, seen, numbers[:own])
+            energy = energy + step.energy * self.potential.scale
+            if number + 1 < len(body.layers):
+                rows = _exchanged(step.rows, numbers.shape[0], data)
+        for prior in self.priors:
+            energy = energy + prior.pairs(numbers[:own], others, vectors, filled)
+        return energy
+
+    def _check(self, energies: Tensor, pulls: Tensor) -> None:
+        if not bool(energies.isfinite().all()) or not bool(pulls.isfinite().all()):
+            raise SimulationError(
+                "the potential gave no number",
+                wanted="finite energies and forces",
+                remedy="relax the structure first, take a shorter timestep, or train on such structures",
+            )
+
+
+class _Exchange(torch.autograd.Function):
+    """Rows of own atoms to their copies, slopes by copies home; LAMMPS does both."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, data: Any) -> Tensor:  # type: ignore[override]
+        """Rows (n + g, F), those of copies filled."""
+        ctx.data = data
+        full = rows.clone()
+        data.forward_exchange(rows, full, rows.shape[1])
+        return full
+
+    @staticmethod
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        """Slopes by own rows, with those of their copies added."""
+        slopes = slopes.contiguous()
+        total = slopes.clone()
+        ctx.data.reverse_exchange(slopes, total, slopes.shape[1])
+        return total, None
+
+
+def _exchanged(rows: Rows, total: int, data: Any) -> Rows:
+    """Rows of all atoms, (n + g, F) each, from those of own ones."""
+    wide = torch.cat(rows, dim=1)
+    empty = wide.new_zeros(total - wide.shape[0], wide.shape[1])
+    full: Tensor = _Exchange.apply(torch.cat([wide, empty]), data)
+    parted: Rows = full.split([row.shape[1] for row in rows], dim=1)
+    return parted
+
+
+def from_bytes(content: bytes) -> MLIAPPotential:
+    """What a pickle calls when it is read; ModelFileError when the model file in it is damaged."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.adatom"
+        path.write_bytes(content)
+        return MLIAPPotential(model_file.load(path))
+
+
+def export(potential: Potential, path: Path) -> None:
+    """Write the pickle that LAMMPS reads; for ``.pt`` and ``.pth`` LAMMPS calls ``torch.load``, else pickle itself."""
+    made = MLIAPPotential(potential)
+    if path.suffix in (".pt", ".pth"):
+        torch.save(made, path)
+        return
+    with path.open("wb") as file:
+        pickle.dump(made, file)
