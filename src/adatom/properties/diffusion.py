@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from adatom.config import Config
 from adatom.errors import ConfigError, DataError
 from adatom.properties.trajectory import Trajectory
-from adatom.report.figure import plain, thin
+from adatom.report.figure import plain
 from adatom.units import BOLTZMANN
 
 XI = 2.837297  # of a cubic lattice: the self-term of the Oseen tensor
@@ -76,7 +76,8 @@ class Diffusion:
 
     def to_record(self) -> dict[str, Any]:
         """Plain values as the report reads them."""
-        keep = thin(len(self.lag_ps), POINTS)
+        last = len(self.lag_ps) - 1
+        keep = np.unique(np.append(0, np.geomspace(1, last, POINTS).round().astype(np.int64)))  # even on a log axis
         return {
             "lag_ps": plain(self.lag_ps[keep]),
             "blocks": self.blocks,
