@@ -144,16 +144,27 @@ def run_many(
     for number, one in enumerate(structures):
         model.potential.check_atoms(one, where=f"structure {number}, {one.get_chemical_formula()}")
         check_cell(one, f"structure {number}")
-    digits = len(str(max(len(structures) - 1, 1)))
+    files = _files(len(structures), folder, name or config.ensemble)
+    if restart and not any(one is not None and one.restart.exists() for one in files):
+        raise CheckpointError(
+            "there is no run to continue",
+            where=f"md, {folder}/{name or config.ensemble}-*.restart.npz",
+            wanted="the folder and the name that the runs were started with",
+            remedy="give them, or start without restart",
+        )
     with ExitStack() as open_files:
-        runs = []
+        runs: list[_Replica] = []
         for number, one in enumerate(structures):
-            stem = f"{name or config.ensemble}-{number:0{digits}d}"
-            files = None if folder is None else Files.of(Path(folder), stem)
             own = config.model_copy(update={"seed": config.seed + number})
-            runs.append(_Replica(one, number, own, model, files, restart, overwrite))
+            runs.append(_Replica(one, number, own, model, files[number], restart, overwrite))
             open_files.callback(runs[-1].close)
         return _Batches(runs, model, config, atoms_per_batch, progress).run()
+
+
+def _files(count: int, folder: str | Path | None, name: str) -> list[Files | None]:
+    """Names of the files of each structure."""
+    digits = len(str(max(count - 1, 1)))
+    return [None if folder is None else Files.of(Path(folder), f"{name}-{k:0{digits}d}") for k in range(count)]
 
 
 class _Given(Surface):
@@ -229,10 +240,8 @@ class _Replica:
             self.kinetics.stop_drift()  # it would scale the drift along with the heat
 
     def _resume(self, files: Files | None) -> None:
-        """Stand where an earlier leg stood; a run that had not begun begins."""
-        if files is None:
-            raise ConfigError("a restart needs the folder of the runs", where="md", remedy="give folder and name")
-        if not files.restart.exists() and not files.log.exists():
+        """Stand where an earlier leg stood; a run that has left no restart file yet begins."""
+        if files is None or not files.restart.exists():
             return
         saved = load_restart(files)
         check_same(saved.numbers, saved.config, self.system, self.config, files.restart)
