@@ -45,7 +45,7 @@ __all__ = [
 # as help lists them: from data to a model, what a model can do, what it says of a material
 ORDER = (
     "train", "finetune", "evaluate", "verify", "report", "models", "info", "bench",
-    "relax", "md", "lammps", "ipi", "pimd", "analyse", "liquid",
+    "relax", "md", "lammps", "export", "ipi", "pimd", "analyse", "liquid",
     "properties", "eos", "elastic", "phonons", "expansion", "vacancy", "surface", "vibrations", "neb", "dimers",
 )  # fmt: skip
 
