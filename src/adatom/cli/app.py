@@ -47,6 +47,13 @@ def last_structure(path: Path, potential: Potential) -> ase.Atoms:
     return atoms
 
 
+def every_structure(path: Path) -> list[ase.Atoms]:
+    """All structures of a file."""
+    from adatom.data.read import read
+
+    return [frame.atoms for frame in read(path)[0]]
+
+
 def last_frame(path: Path) -> ase.Atoms:
     """Last structure of a file."""
     from adatom.data.read import read

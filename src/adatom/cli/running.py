@@ -22,10 +22,11 @@ from adatom.cli.app import (
     StructureFile,
     app,
     console,
+    every_structure,
     last_structure,
     ready,
 )  # fmt: skip
-from adatom.cli.many import relax_all
+from adatom.cli.many import md_all, part_of, relax_all
 from adatom.cli.show import FigureFile, prepare, write
 from adatom.errors import ConfigError
 
@@ -64,8 +65,14 @@ def relax(
     calculator = Calculator(model, device, source=source)
     if all_:
         asked = {"fmax": fmax, "steps": steps, "cell": cell, "symmetry": symmetry, "pressure_GPa": pressure}
-        relax_all(structure, out, calculator, RelaxConfig.parse(asked | {"optimizer": optimizer}, "relax"), restart)
+        wanted = RelaxConfig.parse(asked | {"optimizer": optimizer}, "relax")
+        if overwrite and not restart:
+            part_of(out).unlink(missing_ok=True)
+        about = {"model": str(model), "structures_file": str(structure)}
+        relax_all(every_structure(structure), out, calculator, wanted, about, json_file, figure, restart)
         return
+    if restart:
+        raise ConfigError("one relaxation is not gone on with", where="--restart", remedy="give --all, or leave it out")
     atoms = last_structure(structure, calculator.potential)
 
     def line(step: RelaxStep) -> str:
@@ -121,6 +128,8 @@ def md(
     supercell: Annotated[tuple[int, int, int], typer.Option(help="repeat the cell along each axis")] = (1, 1, 1),
     folder: Annotated[Path, typer.Option(help="receives log, trajectory and restart file")] = Path("md"),
     name: Annotated[str | None, typer.Option(help="of the files; the ensemble by default")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="every structure of the file, many at once (TorchSim)")] = False,
+    replicas: Annotated[int, typer.Option(min=1, help="of each structure, with seeds of their own, at once")] = 1,
     restart: Annotated[bool, typer.Option("--restart", help="go on with an earlier run of this name")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier run of this name")] = False,
     log_every: int = 10,
@@ -130,7 +139,10 @@ def md(
     device: Device = "cpu",
     source: Source = None,
 ) -> None:
-    """Run molecular dynamics; stops with a reason when the run leaves physical ground."""
+    """Run molecular dynamics; stops with a reason when the run leaves physical ground.
+
+    With --all or --replicas, of many structures at once (nve, nvt), each with files of its own: NAME-0.xyz, ...
+    """
     from adatom.sim.calculator import Calculator
     from adatom.sim.md import MDConfig, run
 
@@ -143,6 +155,11 @@ def md(
         where="md",
     )  # fmt: skip
     calculator = Calculator(model, device, source=source)
+    if all_ or replicas > 1:
+        given = every_structure(structure) if all_ else [last_structure(structure, calculator.potential)]
+        copies = [atoms.repeat(supercell) for atoms in given for _ in range(replicas)]
+        md_all(copies, calculator, config, folder, name, restart, overwrite)
+        return
     atoms = last_structure(structure, calculator.potential).repeat(supercell)
     if not restart and config.decided(len(atoms)).compile == "on":
         console.print("compiling first: half a minute to a minute and a half, less where it was done before")

@@ -78,8 +78,8 @@ class Dimer:
     """Curve of one pair.
 
     ``energies`` are those above the two atoms apart; ``forces`` push apart where positive. ``well`` is the deepest
-    minimum at distances that dynamics are allowed to visit (``inner_A`` on, see ``adatom.sim.guard``), if there is one
-    below zero. ``holes`` are minima nearer than that, or a curve that still falls inward at contact.
+    minimum at distances that dynamics are allowed to visit (``inner_A`` on, see ``adatom.sim.guard``), if there is one;
+    it may lie above the atoms apart. ``holes`` are minima nearer than that, or a curve that still falls at contact.
     """
 
     elements: tuple[str, str]
@@ -257,7 +257,7 @@ def _curve(
     trained = known.get("-".join(names), known.get("-".join(reversed(names))))
     inner = float(closest_allowed(np.array(pair), card)[0, 1])
     minima = [well for well in wells(distances, energies) if well.depth_eV > hole_eV]
-    outer = [well for well in minima if well.distance_A >= inner and well.energy_eV < 0.0]
+    outer = [well for well in minima if well.distance_A >= inner]
     well = min(outer, key=lambda one: one.energy_eV, default=None)
     border = inner if well is None else well.distance_A
     holes = [one for one in minima if one.distance_A < border and one is not well]

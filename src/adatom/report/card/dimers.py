@@ -13,6 +13,7 @@ from adatom.report.record import Record
 DASHES = ("solid", "dash", "dot")  # as many curves as colours and dashes tell apart
 POINTS = 240  # of a curve as drawn
 ABOVE = 0.5  # of the depth of the deepest well: so much of the walls is shown beside it
+STEEP, HIGHEST = 1.3, 3.0  # of the nearest that atoms may come, and eV: beyond, a wall is a wall
 
 
 def section(record: Record) -> Section:
@@ -22,11 +23,12 @@ def section(record: Record) -> Section:
     unsound = [pair for pair in pairs if _trouble(pair)]
     facts = [("Sound pairs", f"{len(pairs) - len(unsound)} of {len(pairs)}")]
     deepest = min(pairs, key=lambda pair: pair.record("well").real("energy_eV") or 0.0, default=None)
-    if deepest is not None and "well" in deepest:
-        depth = -(deepest.record("well").real("energy_eV") or 0.0)
+    depth = 0.0 if deepest is None else -(deepest.record("well").real("energy_eV") or 0.0)
+    if deepest is not None and depth > 0.0:
         facts.append((f"Deepest well, {deepest.text('pair')}", f"{fixed(depth, 2)}{THIN}eV"))
     warnings = tuple(f"{pair.text('pair')}: {', '.join(_trouble(pair))}" for pair in unsound)
-    figures = [figure for figure in (_wells(curves), _walls(curves)) if figure is not None]
+    inner = [pair.real("inner_A") or 0.0 for pair in pairs]
+    figures = [figure for figure in (_wells(curves, inner), _walls(curves)) if figure is not None]
     reach = f"{number(record.real('contact_A'))} to {number(record.real('reach_A'))} Å"
     subtitle = f"{plural(len(pairs), 'pair')} of isolated atoms, {reach}; sound: repulsive nearer than dynamics allow, "
     return Section(
@@ -107,13 +109,19 @@ def _curve(pair: Record) -> tuple[np.ndarray, np.ndarray]:
     return r[kept], e[kept]
 
 
-def _wells(curves: list[tuple[str, np.ndarray, np.ndarray]]) -> Figure | None:
-    """Energies around zero; walls are cut where they rise beyond half of the deepest well."""
+def _wells(curves: list[tuple[str, np.ndarray, np.ndarray]], inner: list[float]) -> Figure | None:
+    """Energies where atoms may go; walls are cut where they rise beyond what is between, and half of the deepest well.
+
+    ``inner`` is the nearest that atoms may come, of each curve.
+    """
     if not curves:
         return None
-    low = min(float(e[r > 0.5].min(initial=0.0)) for _, r, e in curves)
+    between = [e[r >= STEEP * near] for (_, r, e), near in zip(curves, inner, strict=True)]
+    low = min(float(e.min(initial=0.0)) for e in between)
+    top = min(max(float(e.max(initial=0.0)) for e in between), HIGHEST)
     size = max(-low, 0.2)
-    look = layout(axis("distance (Å)"), axis("energy (eV)", span=(-1.1 * size, ABOVE * size)))
+    span = (-1.1 * size, max(ABOVE * size, 1.1 * top))
+    look = layout(axis("distance (Å)"), axis("energy (eV)", span=span))
     look |= {"showlegend": len(curves) > 1, "shapes": [reference_line(0.0)]}
     return Figure("dimers", "Dimers", "above the two atoms apart", _traces(curves, False), look)
 
