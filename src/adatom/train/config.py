@@ -128,6 +128,9 @@ class TrainConfig(Config):
     samples: NonNegativeInt = Field(
         16, description="training structures kept in the model file, for fine-tuning without the data; 0: none"
     )
+    anchors: NonNegativeInt = Field(
+        0, description="isolated dimers of each pair of elements that the network is told to add nothing to: see docs"
+    )
     seed: int = 0
     precision: Literal["float32", "float64"] = "float32"
     matmul: Literal["float32", "tf32", "bf16"] = Field(

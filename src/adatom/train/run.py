@@ -22,6 +22,7 @@ from adatom.potential import Potential
 from adatom.priors import PRIORS
 from adatom.report import write_report
 from adatom.statistics import References
+from adatom.train.anchors import anchors
 from adatom.train.checkpoint import BEFORE, CHECKPOINT, disk, sweep
 from adatom.train.closest import closest_pairs
 from adatom.train.config import TrainConfig
@@ -155,7 +156,10 @@ def _fresh(config: TrainConfig, sets: Sets) -> Start:
     }
     model = config.model.model_copy(update={"sources": len(references)}).completed(facts(dataset))
     resolved = config.model_copy(update={"model": model})
-    return Start(resolved, make_potential(resolved, dataset, references), references, dataset)
+    potential = make_potential(resolved, dataset, references)
+    held = anchors(potential, config.anchors, bool(np.isfinite(dataset.chosen.energies).any()))
+    remarks = (f"anchors: {len(held)} dimers whose energy is that of the atoms and their cores",) if held else ()
+    return Start(resolved, potential, references, dataset, replay=tuple(held), remarks=remarks)
 
 
 def _require_validation(config: TrainConfig, sets: Sets) -> None:
