@@ -70,7 +70,8 @@ def heated(
     )  # fmt: skip
     begin, reason = time.process_time(), "finished"
     try:
-        run(atoms, Calculator(potential), settings, folder, name, overwrite=True)
+        begun = (folder / f"{name}.restart.npz").exists()  # one that was cut off goes on
+        run(atoms, Calculator(potential), settings, folder, name, restart=begun)
     except AdatomError as error:
         reason = " ".join(str(error).split())
     lines = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]

@@ -49,6 +49,16 @@ def test_ase_relaxes_vibrates_and_finds_the_path_of_a_vacancy(
     assert "barrier" in capsys.readouterr().out
 
 
+def test_torchsim_relaxes_runs_replicas_and_integrates(example: Example, tmp_path: Path) -> None:
+    ase.io.write(tmp_path / "copper.xyz", bulk("Cu", a=3.55, cubic=True))
+    figures = example("04_torchsim", "toy.adatom", "copper.xyz", "--copies", 4, "--steps", 20)
+    assert figures["converged"] == 4
+    assert figures["spread_eV_per_atom"] < 1e-4
+    assert 50 < figures["temperature_K"] < 900
+    assert 0 < figures["drift_eV_per_atom"] < 1e-3
+    assert len(list((tmp_path / "runs" / "torchsim").glob("nvt-*.jsonl"))) == 4
+
+
 def test_openmm_keeps_energy_alone_and_pressure_in_a_solvent(example: Example) -> None:
     pytest.importorskip("openmm")
     figures = example("06_openmm", "toy.adatom", "--steps", 20)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ase.build import bulk, fcc111
 from ase.calculators.lj import LennardJones
-from ase.constraints import FixAtoms
+from ase.constraints import FixAtoms, FixBondLength
 
 from adatom.errors import CheckpointError, ConfigError, SimulationError, UnknownElementError
 from adatom.sim.calculator import Calculator, StressError
@@ -120,6 +120,10 @@ def test_what_cannot_be_relaxed_is_said_before_anything_is_computed() -> None:
         relax_many([bulk("Cu"), held], toy_potential(), cell=True)
     with pytest.raises(StressError):
         relax_many([bulk("Cu"), fcc111("Cu", (1, 1, 3), vacuum=6.0)], toy_potential(), cell=True)
+    molecule = ase.Atoms("Cu2", [[0, 0, 0], [0, 0, 2.4]])
+    molecule.set_constraint(FixBondLength(0, 1))
+    with pytest.raises(ConfigError, match="FixBondLength"):
+        relax_many([bulk("Cu"), molecule], toy_potential())
     with pytest.raises(UnknownElementError, match="structure 1, He"):
         relax_many([bulk("Cu"), ase.Atoms("He")], toy_potential())
     with pytest.raises(ConfigError, match="no atoms"):

@@ -129,7 +129,7 @@ class TrainConfig(Config):
         16, description="training structures kept in the model file, for fine-tuning without the data; 0: none"
     )
     anchors: NonNegativeInt = Field(
-        0, description="isolated dimers of each pair of elements that the network is told to add nothing to: see docs"
+        0, description="isolated dimers of each pair of elements that the network is told to add nothing to"
     )
     seed: int = 0
     precision: Literal["float32", "float64"] = "float32"
