@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import ase
 import ase.io
 import numpy as np
 import pytest
+import torch
 from ase.build import bulk
 from ase.constraints import FixAtoms
 
 from adatom.errors import ConfigError, SimulationError, UnknownElementError
+from adatom.models import MODELS, read_model
+from adatom.models.base import Facts
+from adatom.potential import Potential
+from adatom.priors.zbl import ZBL, ZBLConfig
 from adatom.sim.calculator import StressError
 from adatom.sim.md import MDConfig, MDRun, run
 from adatom.sim.record import Thermo
@@ -159,6 +165,26 @@ def test_atoms_closer_than_the_trained_minimum_stop_the_run(tmp_path: Path) -> N
     frames = ase.io.read(tmp_path / "nve.xyz", ":")
     assert [f.info["step"] for f in frames] == [step]  # the frame that shows it
     assert frames[0].get_distance(0, 1) < 0.51
+
+
+def test_a_hard_collision_ends_at_the_wall_of_a_model_that_has_one_and_is_told_of(tmp_path: Path) -> None:
+    closest = {"H-H": 1.2}
+    torch.manual_seed(3)
+    config = read_model({"architecture": "nemp", "cutoff": 4.0}).completed(Facts((1,), 2.0, None, None, closest))
+    network = MODELS["nemp"](config).double()
+    walled = Potential(network, {1: 0.0}, 0.1, (ZBL(ZBLConfig(closest=closest)),), card={"min_distance_A": closest})
+    atoms = ase.Atoms("HH", [[0, 0, 0], [1.5, 0, 0]])
+    atoms.set_velocities([[0.7, 0, 0], [-0.7, 0, 0]])  # half an eV
+    config = quiet(ensemble="nve", timestep_fs=0.1, steps=250)
+    done = run(atoms, walled, config, tmp_path, "wall")
+    assert done.nearest is not None and done.nearest.distance_A < 0.85 * 1.2
+    assert done.atoms.get_distance(0, 1) > 1.5, "they flew apart again"
+    assert lines(tmp_path / "wall.jsonl")[-1]["nearest"] == json.loads(json.dumps(asdict(done.nearest)))
+    with pytest.raises(SimulationError, match=r"at least 1\.020 Å"):
+        run(atoms, walled, config.model_copy(update={"min_distance_margin": 0.85}), tmp_path, "margin")
+    without = Potential(network, {1: 0.0}, 0.1, (), card={"min_distance_A": closest})
+    with pytest.raises(SimulationError, match=r"at least 1\.020 Å"):
+        run(atoms, without, config, tmp_path, "nothing")
 
 
 def test_the_margin_of_the_trained_minimum_can_be_set(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from adatom.cli.app import console
-from adatom.cli.show import write
+from adatom.cli.show import say_nearest, write
 from adatom.errors import ConfigError
 
 if TYPE_CHECKING:  # at run time they come with the verb
@@ -128,6 +128,10 @@ def md_all(
         raise
     finished = sum(one.finished for one in done.replicas)
     console.print(f"{finished} of {len(given)} finished, {done.us_per_atom_step:.1f} µs per atom and step")
+    outside = [one.nearest for one in done.replicas if one.nearest is not None]
+    if outside:
+        worst = min(outside, key=lambda one: one.distance_A / one.trained_A)
+        say_nearest(worst, f"in {len(outside)} of them atoms left the data: ")
     first, last = done.replicas[0].files, done.replicas[-1].files
     if first is not None and last is not None:
         console.print(f"logs          {first.log} ... {last.log.name}", soft_wrap=True)

@@ -27,7 +27,7 @@ from adatom.cli.app import (
     ready,
 )  # fmt: skip
 from adatom.cli.many import md_all, part_of, relax_all
-from adatom.cli.show import FigureFile, prepare, write
+from adatom.cli.show import FigureFile, prepare, say_nearest, write
 from adatom.errors import ConfigError
 
 
@@ -99,6 +99,12 @@ def relax(
     result.require_converged()
 
 
+Margin = Annotated[
+    float | None,
+    typer.Option(help="stop nearer than this times the shortest distance in training; 0.85, less for hot atoms"),
+]
+
+
 @app.command()
 def md(
     model: ModelFile,
@@ -123,6 +129,9 @@ def md(
         ),
     ] = None,
     pressure: Annotated[float, typer.Option(help="GPa, npt only")] = 0.0,
+    thermostat: Annotated[str, typer.Option(help="langevin, or bussi: hardly disturbs dynamics")] = "langevin",
+    thermostat_ps: Annotated[float, typer.Option(help="ps, how slowly it acts")] = 0.1,
+    margin: Margin = None,
     timestep: Annotated[float, typer.Option(help="fs")] = 1.0,
     steps: Annotated[int, typer.Option(help="of the whole run, those before a restart included")] = 1000,
     supercell: Annotated[tuple[int, int, int], typer.Option(help="repeat the cell along each axis")] = (1, 1, 1),
@@ -151,6 +160,7 @@ def md(
             "ensemble": ensemble, "temperature_K": temperature, "pressure_GPa": pressure, "timestep_fs": timestep,
             "steps": steps, "log_every": log_every, "trajectory_every": trajectory_every, "seed": seed,
             "final_temperature_K": to_temperature, "initial_temperature_K": initial_temperature, "compile": compile_,
+            "thermostat": thermostat, "thermostat_ps": thermostat_ps, "min_distance_margin": margin,
         },
         where="md",
     )  # fmt: skip
@@ -169,6 +179,8 @@ def md(
             restart=restart, overwrite=overwrite, progress=bar.show,
         )  # fmt: skip
     console.print(f"{result.steps} steps, {result.us_per_atom_step:.1f} µs per atom and step")
+    if result.nearest is not None:
+        say_nearest(result.nearest)
     if result.files is not None:
         console.print(f"log         {result.files.log}\ntrajectory  {result.files.trajectory}")
 

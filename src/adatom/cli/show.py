@@ -15,6 +15,7 @@ from adatom.cli.app import console, ready
 
 if TYPE_CHECKING:  # at run time it comes with the verb: the command is light
     from adatom.report.card.section import Section
+    from adatom.sim.guard import Approach
 
 FigureFile = Annotated[Path | None, typer.Option("--figure", help="draw it: .png, .svg, .pdf or .html")]
 
@@ -26,6 +27,11 @@ def prepare(json_file: Path | None, figure: Path | None, overwrite: bool) -> Non
     ready(*(path for path in (json_file, figure) if path is not None), overwrite=overwrite)
     if figure is not None:
         check_suffix(figure)
+
+
+def say_nearest(approach: Approach, before: str = "") -> None:
+    """That atoms came nearer than the training data know."""
+    console.print(f"[yellow]note[/]: {escape(before + str(approach))}: there the model is a guess", soft_wrap=True)
 
 
 def show(record: dict[str, Any], json_file: Path | None, figure: Path | None) -> None:

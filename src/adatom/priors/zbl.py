@@ -19,6 +19,7 @@ AMPLITUDES = (0.1818, 0.5099, 0.2802, 0.02817)
 DECAYS = (3.2, 0.9423, 0.4029, 0.2016)
 BOHR = 0.529177210903  # Å
 SCREENING, POWER = 0.8854, 0.23
+BISECTIONS = 50  # of some Å: to the last bit
 
 
 class ZBLConfig(Config):
@@ -42,6 +43,7 @@ class ZBL(Prior):
     """
 
     name: ClassVar[str] = "zbl"
+    config: ZBLConfig
 
     def __init__(self, config: ZBLConfig | None = None) -> None:
         super().__init__()
@@ -71,6 +73,16 @@ class ZBL(Prior):
     def outer(self, z_i: Tensor, z_j: Tensor) -> Tensor:
         """Where the repulsion has faded out, Å."""
         return self.outers.index_select(0, (z_i * (MAX_Z + 1) + z_j).flatten()).view(z_i.shape)
+
+    def nearest(self, z_i: Tensor, z_j: Tensor, energy: float) -> Tensor:
+        """How far apart, in Å, two atoms are that repel each other by ``energy`` (eV, positive), alone; float64."""
+        near, far = torch.full_like(self.outer(z_i, z_j), 1e-3), self.outer(z_i, z_j)
+        for _ in range(BISECTIONS):
+            middle = 0.5 * (near + far)
+            vectors = torch.stack([middle, torch.zeros_like(middle), torch.zeros_like(middle)], dim=-1)
+            higher = 2.0 * self._pair(vectors, z_i, z_j) > energy
+            near, far = torch.where(higher, middle, near), torch.where(higher, far, middle)
+        return 0.5 * (near + far)
 
     def _pair(self, vectors: Tensor, z_i: Tensor, z_j: Tensor) -> Tensor:
         """Half of the energy of pairs at vectors (..., 3), eV; zero beyond the reach."""

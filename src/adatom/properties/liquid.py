@@ -12,7 +12,7 @@ import ase
 import ase.io
 import numpy as np
 from ase.calculators.calculator import BaseCalculator
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from adatom.config import Config, Switch
 from adatom.errors import ConfigError, DataError
@@ -55,7 +55,7 @@ class LiquidConfig(Config):
     compressibility_per_GPa: PositiveFloat = 0.5
     log_every: PositiveInt = 20
     frames_every: PositiveInt = 200
-    min_distance_margin: float = Field(default=0.5, ge=0.0)
+    min_distance_margin: NonNegativeFloat | None = None
     seed: NonNegativeInt = 0
     compile: Switch = "auto"
 

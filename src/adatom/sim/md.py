@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Self
 
@@ -17,7 +17,7 @@ from ase import units
 from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from adatom.compile import Compiler, compiled
 from adatom.config import Config, Switch
@@ -25,7 +25,7 @@ from adatom.errors import AdatomError, CheckpointError, ConfigError
 from adatom.potential import Potential
 from adatom.sim.calculator import Calculator, require_volume
 from adatom.sim.engine import Engine, Whole
-from adatom.sim.guard import Guard
+from adatom.sim.guard import Approach, Guard, wall_of
 from adatom.sim.integrators import CellRescaling, Integrator, Kinetics, Thermostat, integrator, pressure
 from adatom.sim.motion import Motion
 from adatom.sim.record import Files, Recorder, Saved, State, Thermo, load_restart
@@ -62,7 +62,7 @@ class MDConfig(Config):
     trajectory_every: NonNegativeInt = 100  # 0: no trajectory
     restart_every: NonNegativeInt = 1000  # 0: at the end only
     max_temperature_K: PositiveFloat | None = None  # None: five times the target, and more for few atoms
-    min_distance_margin: float = Field(default=0.85, ge=0.0)  # of the shortest distance of the training set
+    min_distance_margin: NonNegativeFloat | None = None  # of the shortest trained distance; None: see adatom.sim.guard
     volume_bounds: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)  # npt, in volumes at the start
     compile: Switch = "auto"  # auto: on in long runs
 
@@ -90,6 +90,10 @@ class MDConfig(Config):
             return self.temperature_K
         return self.temperature_K + (self.final_temperature_K - self.temperature_K) * min(step / self.steps, 1.0)
 
+    def hottest_K(self, start_K: float) -> float:
+        """The highest temperature that is meant, by the thermostat or by a start at ``start_K``."""
+        return max(self.temperature_K, self.final_temperature_K or 0.0, start_K)
+
     @property
     def acting(self) -> Thermostat:
         """The thermostat at work: none in nve."""
@@ -115,6 +119,7 @@ class MDRun:
     files: Files | None
     steps: int  # of this leg
     seconds: float
+    nearest: Approach | None = None  # of this leg, where atoms came nearer than 0.85 of a trained minimum
 
     @property
     def us_per_atom_step(self) -> float:
@@ -237,13 +242,13 @@ class _Simulation:
         self.random = torch.Generator(source.device)
         self.random.manual_seed(config.seed)
         self.kinetics = Kinetics(self.motion, config.acting)
-        self.guard = Guard(system, card_of(system.calc), config.min_distance_margin, source.device)
+        wall = wall_of(system.calc.potential) if isinstance(system.calc, Calculator) else None
+        self.guard = Guard(system, card_of(system.calc), config.min_distance_margin, wall, source.device)
         self._velocities()
+        self._start_as_hot_as(self.kinetics.temperature())
         self.integrator = self._integrator()
         self.engine = Engine(self.motion, source, self.integrator, self.random)
         self.gives_stress = self._begin()
-        self.hottest_start = self.kinetics.temperature()
-        self.limit = self._hottest()
         self.first_volume = self.motion.volume
         self.barostat = CellRescaling(
             config.pressure_GPa / EV_PER_A3_IN_GPA,
@@ -276,6 +281,12 @@ class _Simulation:
         elif config.acting == "bussi" and self.kinetics.conserving:
             self.kinetics.stop_drift()  # it would scale the drift along with the heat
 
+    def _start_as_hot_as(self, temperature: float) -> None:
+        """How hot the run may get, and how near its atoms may come, after a start at this temperature."""
+        self.hottest_start = temperature
+        self.limit = hottest(self.config, temperature, self.kinetics.freedoms)
+        self.guard.warm(self.config.hottest_K(temperature))
+
     def _begin(self) -> bool:
         """The first forces, and whether there is a stress with them."""
         stress = self.motion.periodic
@@ -305,8 +316,8 @@ class _Simulation:
         )
         self.engine.restore(whole)
         self.step, self.sizes = saved.step, saved.sizes
-        self.hottest_start, self.first_volume = saved.hottest_start, saved.first_volume
-        self.limit = self._hottest()
+        self._start_as_hot_as(saved.hottest_start)
+        self.first_volume = saved.first_volume
         self.last = (saved.step, whole, saved.sizes)
 
     def run(self, recorder: Recorder, progress: Progress | None) -> MDRun:
@@ -334,9 +345,10 @@ class _Simulation:
             self._save(recorder)
         finally:
             self.motion.write(self.system)
-            done = MDRun(self.system, tuple(lines), recorder.files, self.step - first, time.perf_counter() - begin)
+            seconds, nearest = time.perf_counter() - begin, self.guard.nearest
+            done = MDRun(self.system, tuple(lines), recorder.files, self.step - first, seconds, nearest)
             figures = {"steps": done.steps, "seconds": done.seconds, "us_per_atom_step": done.us_per_atom_step}
-            recorder.line("end", {"reason": reason} | figures)
+            recorder.line("end", {"reason": reason} | figures | ({"nearest": asdict(nearest)} if nearest else {}))
         return done
 
     def _advance(self) -> None:
@@ -446,15 +458,12 @@ class _Simulation:
         about = {"atoms": len(self.system), "formula": self.system.get_chemical_formula()}
         return about | self.config.model_dump(mode="json") | {"max_temperature_K": self.limit}
 
-    def _hottest(self) -> float:
-        return hottest(self.config, self.hottest_start, self.kinetics.freedoms)
-
 
 def hottest(config: MDConfig, start: float, freedoms: int) -> float:
     """Temperature in K that only a runaway reaches: few atoms fluctuate widely, and a hot start is no runaway."""
     if config.max_temperature_K is not None:
         return config.max_temperature_K
-    target = max(config.temperature_K, config.final_temperature_K or 0.0, start)
+    target = config.hottest_K(start)
     spread = math.sqrt(2.0 / max(freedoms, 1))
     return max(5.0 * target, target + 2000.0, target * (1.0 + 12.0 * spread))
 

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from adatom.neighbors import check_cell
 from adatom.potential import Potential
 from adatom.sim.calculator import Calculator
 from adatom.sim.engine import Engine
-from adatom.sim.guard import Guard
+from adatom.sim.guard import Approach, Guard, wall_of
 from adatom.sim.integrators import Kinetics, integrator, pressure
 from adatom.sim.md import MDConfig, check_same, hottest
 from adatom.sim.motion import Motion
@@ -51,6 +51,7 @@ class Replica:
     files: Files | None
     steps: int  # of the whole run
     ending: str
+    nearest: Approach | None = None  # of this leg, where atoms came nearer than 0.85 of a trained minimum
 
     @property
     def finished(self) -> bool:
@@ -206,7 +207,8 @@ class _Replica:
         self.lines: list[Thermo] = []
         self.motion = Motion(self.system, model.device)
         self.kinetics = Kinetics(self.motion, config.acting)
-        self.guard = Guard(self.system, model.potential.card, config.min_distance_margin, model.device)
+        wall = wall_of(model.potential)
+        self.guard = Guard(self.system, model.potential.card, config.min_distance_margin, wall, model.device)
         self.random = torch.Generator(model.device)
         self.random.manual_seed(config.seed)
         self.integrator = integrator(
@@ -225,6 +227,7 @@ class _Replica:
             self._velocities()
             self.hottest_start = self.kinetics.temperature()
         self.limit = hottest(config, self.hottest_start, self.kinetics.freedoms)
+        self.guard.warm(config.hottest_K(self.hottest_start))
         self.recorder = Recorder(files, self.sizes)
         self.kept = self.engine.keep()
         self.kept_step = self.step
@@ -361,14 +364,16 @@ class _Replica:
             if not self.done:
                 self.save()
             reason = self.ending or ("finished" if self.step >= self.config.steps else "interrupted")
-            self.recorder.line("end", {"reason": reason, "steps": self.step - self.first})
+            nearest = {"nearest": asdict(self.guard.nearest)} if self.guard.nearest else {}
+            self.recorder.line("end", {"reason": reason, "steps": self.step - self.first} | nearest)
         self.recorder.close()
 
     def result(self) -> Replica:
         """How it ended."""
         atoms = self.frame()
         files = self.recorder.files
-        return Replica(atoms, self.number, tuple(self.lines), files, self.step, self.ending or "finished")
+        ending, nearest = self.ending or "finished", self.guard.nearest
+        return Replica(atoms, self.number, tuple(self.lines), files, self.step, ending, nearest)
 
 
 class _Batches:
