@@ -154,13 +154,21 @@ class Potential(nn.Module):
         card = self.card | {"source": self.sources[source]}
         return self.remade(of_source(self.network, source), self.references_of(source), card)
 
-    def remade(self, network: Model, references: References, card: dict[str, Any] | None = None) -> Potential:
-        """A potential of another network and other references, all else as it is here."""
+    def remade(
+        self,
+        network: Model,
+        references: References,
+        card: dict[str, Any] | None = None,
+        closest: Mapping[str, float] | None = None,
+    ) -> Potential:
+        """A potential of another network and other references, all else as it is here, but for what priors make of
+        distances (Å, ``{"H-O": 0.9}``) that it was also trained on.
+        """
         other = Potential(
             network,
             references,
             float(self.scale),
-            tuple(_as_prior(prior) for prior in self.priors),
+            tuple(_as_prior(prior).taught(closest or {}) for prior in self.priors),
             self.derivatives,
             self.card if card is None else card,
         )

@@ -107,3 +107,13 @@ def test_the_prior_is_rebuilt_from_its_configuration() -> None:
     again = ZBL(ZBLConfig.parse(prior.config.model_dump()))
     assert (pair_energy(again, 14, 14, [1.0, 1.8]) == pair_energy(prior, 14, 14, [1.0, 1.8])).all()
     assert not prior.state_dict(), "nothing to be stored but the configuration"
+
+
+def test_a_wall_is_added_for_new_pairs_only() -> None:
+    known = ZBL(ZBLConfig(closest={"H-O": 0.9, "Si-Si": 2.0}))
+    taught = known.taught({"O-H": 0.7, "Mo-Mo": 1.9})
+    assert taught.config.closest == {"H-O": 0.9, "Si-Si": 2.0, "Mo-Mo": 1.9}
+    assert known.taught({"O-H": 0.7}) is known
+    assert ZBL().taught({"Mo-Mo": 1.9}).config.closest is None, "one that never asked for it"
+    z = torch.tensor([42])
+    assert float(taught.outer(z, z)) == pytest.approx(1.25 * 1.9)

@@ -95,7 +95,8 @@ def test_heat_counts_only_behind_a_wall_and_without_a_margin_of_ones_own() -> No
         guard.warm(0.0 if name == "cold" else 3000.0)
         if name == "hot":
             guard.check_distances(0, *place)
-            assert guard.nearest is not None and guard.nearest.distance_A == pytest.approx(0.7)
+            assert guard.nearest is not None
+            assert guard.nearest.distance_A == pytest.approx(0.7)
         else:
             with pytest.raises(SimulationError, match="closer"):
                 guard.check_distances(0, *place)
@@ -111,7 +112,8 @@ def test_the_nearest_approach_that_was_let_pass_is_remembered(seed: int) -> None
         atoms.positions = positions.numpy()
         best = min(best, (ratio(atoms), step))
         guard.check_distances(step, positions, atoms.cell.array)
-    assert guard.nearest is not None and best[1] >= 0, "nothing came close: the walk is too short"
+    assert best[1] >= 0, "nothing came close: the walk is too short"
+    assert guard.nearest is not None
     assert guard.nearest.step == best[1]
     assert guard.nearest.distance_A / guard.nearest.trained_A == pytest.approx(best[0], abs=1e-12)
 

@@ -177,7 +177,8 @@ def test_a_hard_collision_ends_at_the_wall_of_a_model_that_has_one_and_is_told_o
     atoms.set_velocities([[0.7, 0, 0], [-0.7, 0, 0]])  # half an eV
     config = quiet(ensemble="nve", timestep_fs=0.1, steps=250)
     done = run(atoms, walled, config, tmp_path, "wall")
-    assert done.nearest is not None and done.nearest.distance_A < 0.85 * 1.2
+    assert done.nearest is not None
+    assert done.nearest.distance_A < 0.85 * 1.2
     assert done.atoms.get_distance(0, 1) > 1.5, "they flew apart again"
     assert lines(tmp_path / "wall.jsonl")[-1]["nearest"] == json.loads(json.dumps(asdict(done.nearest)))
     with pytest.raises(SimulationError, match=r"at least 1\.020 Å"):

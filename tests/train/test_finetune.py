@@ -24,6 +24,8 @@ from adatom.models import MODELS
 from adatom.neighbors import graph_from_atoms
 from adatom.nn import lora
 from adatom.potential import Potential
+from adatom.priors.zbl import ZBL
+from adatom.sim.guard import wall_of
 from adatom.statistics import shift_references
 from adatom.train.config import TrainConfig
 from adatom.train.finetune import FinetuneConfig, begin, choose_weights, learning_rates, set_factors
@@ -122,6 +124,18 @@ def test_a_new_element_changes_nothing_of_the_old_ones(base: Path, tmp_path: Pat
     assert any(remark.startswith("Si: not in the new data") for remark in begun.remarks)
     energies = begin(FinetuneConfig(model=str(base)), dataset(molybdenum(tmp_path)), {}, torch.float64).references
     assert -14.0 < energies.energies[42] < -8.0
+
+
+def test_pairs_of_a_new_element_get_a_floor_and_a_wall_and_old_pairs_keep_theirs(base: Path, tmp_path: Path) -> None:
+    before = model_file.load_whole(base)
+    begun = begin(FinetuneConfig(model=str(base)), dataset(molybdenum(tmp_path)), {}, torch.float64)
+    (old,), (new,) = (potential.priors for potential in (before, begun.potential))
+    assert isinstance(new, ZBL)
+    assert isinstance(old, ZBL)
+    assert set(new.config.closest) - set(old.config.closest) == {"Mo-Mo"}
+    assert new.config.closest["Mo-Mo"] == begun.potential.network.config.closest["Mo-Mo"]
+    assert new.config.closest["Si-Si"] == old.config.closest["Si-Si"]
+    assert wall_of(begun.potential) is new
 
 
 def test_only_rows_of_new_elements_change_where_all_else_is_frozen(base: Path, tmp_path: Path) -> None:

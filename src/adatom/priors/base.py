@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -24,6 +25,10 @@ class Prior(nn.Module, ABC):
         """Energy per atom in eV, (N,) float64."""
         others = graph.numbers.index_select(0, graph.neighbours.flatten()).view(graph.neighbours.shape)
         return self.pairs(graph.numbers, others, neighbour_vectors(graph), graph.slots < graph.edges.shape[1])
+
+    def taught(self, closest: Mapping[str, float]) -> Prior:
+        """The prior of a potential that was also trained on pairs this close (Å, as in ``{"H-O": 0.9}``)."""
+        return self
 
     @abstractmethod
     def pairs(self, numbers: Tensor, others: Tensor, vectors: Tensor, filled: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -55,6 +56,14 @@ class ZBL(Prior):
         self.register_buffer("outers", outer.flatten(), persistent=False)
         inverse = torch.arange(MAX_Z + 1, dtype=torch.float64) ** POWER / (SCREENING * BOHR)
         self.register_buffer("inverse_lengths", inverse, persistent=False)
+
+    def taught(self, closest: Mapping[str, float]) -> ZBL:
+        """With a wall for pairs new to it; those it knows keep theirs, beside which the network has learned."""
+        known = self.config.closest
+        if known is None:
+            return self
+        new = {pair: d for pair, d in closest.items() if not {pair, "-".join(reversed(pair.split("-")))} & known.keys()}
+        return ZBL(self.config.model_copy(update={"closest": known | new})) if new else self
 
     outers: Tensor  # (119 * 119,)  Å
     inverse_lengths: Tensor  # (119,)  1/Å

@@ -181,6 +181,13 @@ class TrainConfig(Config):
         return None if self.max_time is None else duration(self.max_time)
 
     @model_validator(mode="after")
+    def _anchored_at_first(self) -> TrainConfig:
+        """Anchors are learned when a network is new: later, replay keeps them in mind."""
+        if self.finetune is not None and self.anchors:
+            raise ValueError("anchors are for a network that begins anew: leave them out with finetune")
+        return self
+
+    @model_validator(mode="after")
     def _two_stages(self) -> TrainConfig:
         """Two stages need a network with both kinds of forces; settings of stages need stages."""
         if self.schedule == "single":

@@ -153,7 +153,8 @@ def begin(config: FinetuneConfig, dataset: Dataset, given: Mapping[int, float], 
     known = old.elements
     new = tuple(z for z in dataset.elements if z not in known)
     network = _charged(with_elements(old.network, dataset.elements, known), dataset)
-    network = with_closest(network, closest_pairs(dataset))
+    closest = closest_pairs(dataset)
+    network = with_closest(network, closest)
     tables = [old.references_of(k) for k in range(max(len(old.sources), 1))]
     names, source = _place_of_source(config, old)
     if source == len(tables):
@@ -162,7 +163,7 @@ def begin(config: FinetuneConfig, dataset: Dataset, given: Mapping[int, float], 
     for z in new:
         tables[source].setdefault(z, 0.0)
     references: Any = dict(zip(names, tables, strict=True)) if names else tables[0]
-    grown = old.remade(network, references)
+    grown = old.remade(network, references, closest=closest)
     for structure in dataset.structures:
         grown.check_atoms(structure.atoms, structure.name, source)
     solved = _solved(config, grown, dataset, source, {z: e for z, e in tables[source].items() if z not in new}, given)

@@ -107,7 +107,8 @@ def tuned(config: TrainConfig, structures: Sequence[Structure], run: Path, team:
     if replay:
         kind = "old data" if settings.replay.files else "generic structures, as the old model sees them"
         remarks.append(f"replay: {len(replay)} structures, {sum(len(s.atoms) for s in replay)} atoms: {kind}")
-    resolved = config.model_copy(update={"model": start.network.config})
+    priors = tuple(prior.config for prior in start.priors)
+    resolved = config.model_copy(update={"model": start.network.config, "priors": priors})
     learned = {settings.source or "": begun.references}
     return Start(resolved, start, learned, dataset, source, former, tuple(replay), probe, tuple(remarks))
 
