@@ -10,7 +10,7 @@ import pytest
 from ase.build import bulk, molecule
 from ase.calculators.fd import calculate_numerical_forces
 
-from adatom.errors import ConfigError, UnknownElementError
+from adatom.errors import ConfigError, SimulationError, UnknownElementError
 from adatom.model_file import save
 from adatom.models import MODELS
 from adatom.neighbors import neighbor_list
@@ -122,3 +122,11 @@ def test_errors_are_those_of_the_members_and_one_alone_is_refused() -> None:
     atoms.calc = Committee(potentials())
     with pytest.raises(StressError):
         atoms.get_stress()
+
+
+def test_dynamics_of_a_committee_stop_where_any_member_leaves_its_data() -> None:
+    members = potentials()
+    members[0].card |= {"min_distance_A": {"Cu-Cu": 1.5}}
+    members[1].card |= {"min_distance_A": {"Cu-Cu": 2.9}}
+    with pytest.raises(SimulationError, match=r"at least 2\.465 Å"):
+        run(crystal(), Committee(members), MDConfig(ensemble="nve", steps=5))

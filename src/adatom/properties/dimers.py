@@ -21,9 +21,9 @@ from adatom.errors import ConfigError
 from adatom.neighbors import NEUTRAL, SINGLET
 from adatom.potential import Potential
 from adatom.sim.calculator import Calculator
-from adatom.sim.guard import closest_allowed
+from adatom.sim.guard import card_of, closest_allowed
 from adatom.sim.many import evaluate
-from adatom.sim.relax import as_calculator, card_of
+from adatom.sim.relax import as_calculator
 
 STILL_FORCE, STILL_ENERGY = 1e-2, 1e-3  # eV/Å, eV: what MLIP Arena takes for zero when it counts changes of sign
 ARENA_START = 0.9  # of the covalent radius: where MLIP Arena begins

@@ -10,12 +10,15 @@ import ase
 import numpy as np
 import torch
 from ase import units
+from ase.calculators.calculator import BaseCalculator
 from torch import Tensor
 
 from adatom.elements import covalent_radius, symbol
 from adatom.errors import SimulationError
 from adatom.potential import Potential
 from adatom.priors.zbl import ZBL
+from adatom.sim.calculator import Calculator
+from adatom.sim.committee import Committee
 from adatom.sim.skin import SkinList, farthest
 
 SKIN = 0.5  # Å
@@ -51,15 +54,40 @@ def closest_allowed(
     return table
 
 
-def wall_of(potential: Potential) -> ZBL | None:
-    """The repulsion of cores in front of all that the network does not see, or None.
+def potentials_of(calculator: BaseCalculator) -> tuple[Potential, ...]:
+    """What is behind a calculator: one potential, the members of a committee, none of ours."""
+    if isinstance(calculator, Committee):
+        return tuple(member.potential for member in calculator.members)
+    return (calculator.potential,) if isinstance(calculator, Calculator) else ()
+
+
+def card_of(calculator: BaseCalculator) -> dict[str, Any]:
+    """The card of the potential behind a calculator; of a committee what all members have been trained on."""
+    cards = [potential.card for potential in potentials_of(calculator)]
+    if len(cards) < 2:
+        return cards[0] if cards else {}
+    pairs: dict[str, float] = {}
+    for card in cards:
+        for pair, distance in card.get("min_distance_A", {}).items():
+            pairs[pair] = max(distance, pairs.get(pair, 0.0))
+    return {"min_distance_A": pairs}
+
+
+def wall_of(*potentials: Potential) -> ZBL | None:
+    """The repulsion of cores in front of all that a network does not see, or None; all of a committee must have it.
 
     A network with a floor (``adatom.nn.floor``) says nothing new where two atoms are nearer than in its training data,
     and the repulsion begins before: nothing falls in there. Without the one or the other nobody knows what is there.
     """
-    if not potential.network.config.closest:
-        return None
-    return next((p for p in potential.priors if isinstance(p, ZBL) and p.config.closest and p.config.beyond >= 1), None)
+    walls = [
+        prior
+        for potential in potentials
+        for prior in potential.priors
+        if potential.network.config.closest and isinstance(prior, ZBL) and prior.config.closest
+        and prior.config.beyond >= 1.0
+    ]  # fmt: skip
+    alike = len(walls) == len(potentials) and all(wall.config == walls[0].config for wall in walls)
+    return walls[0] if walls and alike else None
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,11 @@ from adatom.errors import AdatomError, CheckpointError, ConfigError
 from adatom.potential import Potential
 from adatom.sim.calculator import Calculator, require_volume
 from adatom.sim.engine import Engine, Whole
-from adatom.sim.guard import Approach, Guard, wall_of
+from adatom.sim.guard import Approach, Guard, card_of, potentials_of, wall_of
 from adatom.sim.integrators import CellRescaling, Integrator, Kinetics, Thermostat, integrator, pressure
 from adatom.sim.motion import Motion
 from adatom.sim.record import Files, Recorder, Saved, State, Thermo, load_restart
-from adatom.sim.relax import as_calculator, card_of
+from adatom.sim.relax import as_calculator
 from adatom.sim.skin import Origin
 from adatom.sim.surface import surface
 from adatom.units import EV_PER_A3_IN_GPA
@@ -242,8 +242,8 @@ class _Simulation:
         self.random = torch.Generator(source.device)
         self.random.manual_seed(config.seed)
         self.kinetics = Kinetics(self.motion, config.acting)
-        wall = wall_of(system.calc.potential) if isinstance(system.calc, Calculator) else None
-        self.guard = Guard(system, card_of(system.calc), config.min_distance_margin, wall, source.device)
+        card, wall = card_of(system.calc), wall_of(*potentials_of(system.calc))
+        self.guard = Guard(system, card, config.min_distance_margin, wall, source.device)
         self._velocities()
         self._start_as_hot_as(self.kinetics.temperature())
         self.integrator = self._integrator()

@@ -21,7 +21,7 @@ from adatom.config import Config
 from adatom.errors import ConfigError, GeometryError, SimulationError
 from adatom.potential import Potential
 from adatom.sim.calculator import Calculator, require_volume
-from adatom.sim.guard import Guard
+from adatom.sim.guard import Guard, card_of
 from adatom.sim.symmetry import KeepSymmetry, space_group, symmetrised
 from adatom.units import EV_PER_A3_IN_GPA
 
@@ -185,11 +185,6 @@ def crystal_symmetry(atoms: ase.Atoms) -> str | None:
 def as_calculator(potential: BaseCalculator | Potential | str | Path) -> BaseCalculator:
     """A calculator as it is; a potential or a model file as a calculator on the CPU."""
     return Calculator(potential) if isinstance(potential, (Potential, str, Path)) else potential
-
-
-def card_of(calculator: BaseCalculator) -> dict[str, Any]:
-    """The card of the potential behind a calculator; empty for calculators of others."""
-    return calculator.potential.card if isinstance(calculator, Calculator) else {}
 
 
 def _symmetric(atoms: ase.Atoms) -> ase.Atoms:

@@ -13,9 +13,9 @@ from ase.calculators.calculator import BaseCalculator
 
 from adatom.errors import SimulationError
 from adatom.potential import Potential
-from adatom.sim.guard import Guard
+from adatom.sim.guard import Guard, card_of
 from adatom.sim.many import Evaluation, evaluate
-from adatom.sim.relax import as_calculator, card_of
+from adatom.sim.relax import as_calculator
 
 MEMORY = 20  # steps and changes of force that are remembered
 STIFFNESS = 70.0  # eV/Å^2, before anything is known of the curvature
