@@ -304,7 +304,8 @@ def test_eos_gives_lattice_and_bulk_modulus(adatom: Run, model: Path, place: Pat
     record = json.loads(Path("eos.json").read_text())
     assert 5.0 < record["fit"]["lattice_constant_A"] < 6.0
     assert record["fit"]["B0_GPa"] > 0
-    assert "B0_GPa" in out
+    assert (record["property"], record["formula"]) == ("eos", "Si")
+    assert f"{record['fit']['B0_GPa']:.1f}" in out, "as on a page"
     wrong(adatom("eos", model, "diamond.xyz", "--json", "eos.json"), "ConfigError", "eos.json", "--overwrite")
     code, _, _ = adatom("eos", model, "diamond.xyz", "--json", "new/eos.json", "--points", 5)
     assert code == 0
@@ -410,6 +411,13 @@ def test_impossible_settings_are_named(adatom: Run, model: Path, place: Path) ->
     wrong(adatom("md", model, place / "crystal.xyz", "--timestep", -1), "ConfigError", "timestep_fs")
     wrong(adatom("md", model, place / "crystal.xyz", "--ensemble", "nvp"), "ConfigError", "ensemble")
     wrong(adatom("relax", model, place / "crystal.xyz", "--optimizer", "bfgs"), "ConfigError", "optimizer")
+
+
+def test_a_pressure_that_nothing_would_feel_is_refused(adatom: Run, model: Path, place: Path) -> None:
+    wrong(adatom("relax", model, place / "crystal.xyz", "--pressure", 5), "ConfigError", "--cell")
+    wrong(adatom("md", model, place / "crystal.xyz", "--pressure", 5), "ConfigError", "npt")
+    assert not Path("relaxed.xyz").exists()
+    assert not Path("md").exists()
 
 
 def test_a_file_that_the_system_refuses_is_named_without_a_traceback(adatom: Run, place: Path) -> None:

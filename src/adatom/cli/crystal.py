@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated
 
-import ase
 import typer
 
 from adatom.cli.app import (
@@ -20,7 +18,7 @@ from adatom.cli.app import (
     console,
     last_structure,
 )  # fmt: skip
-from adatom.cli.show import FigureFile, prepare, show
+from adatom.cli.show import FigureFile, prepare, show, signed
 from adatom.errors import ConfigError
 
 Length = Annotated[
@@ -55,7 +53,7 @@ def elastic(
     atoms = last_structure(structure, calculator.potential)
     with console.status("") as status:
         result = run_elastic(atoms, calculator, strain=strain, points=points, fmax=fmax, progress=status.update)
-    show(_signed(model, atoms) | result.to_record(), json_file, figure)
+    show(signed(model, atoms) | result.to_record(), json_file, figure)
 
 
 @app.command()
@@ -85,7 +83,7 @@ def phonons(
             atoms, calculator, length_A=length, repeats=repeats, displacement_A=displacement, temperature_max_K=to,
             fmax=fmax, progress=status.update,
         )  # fmt: skip
-    show(_signed(model, atoms) | result.to_record(), json_file, figure)
+    show(signed(model, atoms) | result.to_record(), json_file, figure)
 
 
 @app.command()
@@ -117,7 +115,7 @@ def expansion(
             atoms, calculator, points=points, compress=compress, stretch=stretch, temperature_max_K=to, length_A=length,
             repeats=repeats, displacement_A=displacement, progress=status.update,
         )  # fmt: skip
-    show(_signed(model, atoms) | result.to_record(), json_file, figure)
+    show(signed(model, atoms) | result.to_record(), json_file, figure)
 
 
 @app.command()
@@ -155,7 +153,7 @@ def vacancy(
             atoms, calculator, length_A=length, repeats=repeats, potentials=potentials, fmax=fmax, steps=steps,
             seed=seed, progress=status.update,
         )  # fmt: skip
-    show(_signed(model, atoms) | result.to_record(), json_file, figure)
+    show(signed(model, atoms) | result.to_record(), json_file, figure)
     if not all(site.converged for site in result.sites):
         raise typer.Exit(1)
 
@@ -195,14 +193,9 @@ def surface(
             atoms, calculator, indices=planes, max_index=max_index, thickness_A=thickness, vacuum_A=vacuum, fmax=fmax,
             steps=steps, progress=status.update,
         )  # fmt: skip
-    show(_signed(model, atoms) | result.to_record(), json_file, figure)
+    show(signed(model, atoms) | result.to_record(), json_file, figure)
     if not all(cut.converged for cut in result.cuts):
         raise typer.Exit(1)
-
-
-def _signed(model: Path, atoms: ase.Atoms) -> dict[str, str]:
-    """Whose property it is."""
-    return {"model": str(model), "formula": atoms.get_chemical_formula(empirical=True)}
 
 
 def _plane(text: str) -> tuple[int, int, int]:

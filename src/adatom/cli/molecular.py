@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import ase
 import numpy as np
 import typer
 
@@ -21,7 +20,7 @@ from adatom.cli.app import (
     last_structure,
     ready,
 )  # fmt: skip
-from adatom.cli.show import FigureFile, prepare, show
+from adatom.cli.show import FigureFile, prepare, show, signed
 
 EndFile = Annotated[Path, typer.Argument(help="the other end, its atoms in the same order; the last frame is taken")]
 SHOWN_K = np.arange(100.0, 1001.0, 50.0)  # temperatures of the curves on a page
@@ -68,7 +67,7 @@ def vibrations(
             atoms, calculator, hessian=settings.hessian, displacement_A=displacement, relax_first=relax, fmax=fmax,
             progress=status.update,
         )  # fmt: skip
-    record = _signed(model, atoms) | result.to_record()
+    record = signed(model, atoms) | result.to_record()
     if result.shape in ("atom", "line", "body") and not result.imaginary:
         first, *others = temperatures(
             result, [temperature, *SHOWN_K], pressure_bar=pressure, symmetry_number=symmetry_number,
@@ -124,7 +123,7 @@ def neb(
             steps=steps, relax_ends=relax, any_order=any_order, progress=line,
         )  # fmt: skip
     path.write(out)
-    show(_signed(model, start) | path.to_record(), json_file, figure)
+    show(signed(model, start) | path.to_record(), json_file, figure)
     console.print(f"images      {out}")
     path.require_converged()
 
@@ -156,8 +155,3 @@ def dimers(
     show({"model": str(model), "formula": formula} | result.to_record(), json_file, figure)
     if not result.sound:
         raise typer.Exit(1)
-
-
-def _signed(model: Path, atoms: ase.Atoms) -> dict[str, Any]:
-    """Whose figures these are, and of what."""
-    return {"model": str(model), "formula": atoms.get_chemical_formula()}

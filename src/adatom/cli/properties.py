@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from adatom.cli.app import Device, ModelFile, Overwrite, Source, StructureFile, app, console, last_structure, ready
+from adatom.cli.app import (
+    Device,
+    JsonFile,
+    ModelFile,
+    Overwrite,
+    Source,
+    StructureFile,
+    app,
+    console,
+    last_structure,
+)  # fmt: skip
+from adatom.cli.show import FigureFile, prepare, show, signed
 from adatom.errors import ConfigError
-
-FigureFile = Annotated[Path | None, typer.Option("--figure", help="draw it: .png, .svg, .pdf or .html")]
 
 
 @app.command()
@@ -48,7 +55,7 @@ def properties(
     folder = out or Path("properties") / f"{model.resolve().parent.name}_{structure.stem}"
     with console.status("relaxing") as status:
 
-        def show(name: str, what: str) -> None:
+        def line(name: str, what: str) -> None:
             if what == "begins":
                 status.update(name)
             elif what in ("done", "kept"):
@@ -58,7 +65,7 @@ def properties(
 
         names = [name.strip() for name in only.split(",") if name.strip()] if only else None
         card = property_card(
-            atoms, calculator, folder, names, model=str(model), overwrite=overwrite, progress=show
+            atoms, calculator, folder, names, model=str(model), overwrite=overwrite, progress=line
         )  # fmt: skip
     console.print(f"card    {escape(str(card.page))}", soft_wrap=True)
     if card.left_out:
@@ -71,7 +78,7 @@ def eos(
     structure: StructureFile,
     span: Annotated[float, typer.Option(help="volumes from (1 - span) to (1 + span) times that of the file")] = 0.08,
     points: int = 11,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write curve and fit here")] = None,
+    json_file: JsonFile = None,
     figure: FigureFile = None,
     device: Device = "cpu",
     source: Source = None,
@@ -79,24 +86,14 @@ def eos(
 ) -> None:
     """Energy-volume curve: equilibrium volume, bulk modulus and its pressure derivative."""
     from adatom.properties.eos import energy_volume
-    from adatom.report.picture import check_suffix, write_figure
-    from adatom.report.properties import section_of
-    from adatom.report.record import Record
     from adatom.sim.calculator import Calculator
 
-    ready(*(path for path in (json_file, figure) if path is not None), overwrite=overwrite)
-    if figure is not None:
-        check_suffix(figure)
+    prepare(json_file, figure, overwrite)
     calculator = Calculator(model, device, source=source)
     atoms = last_structure(structure, calculator.potential)
-    curve = energy_volume(atoms, calculator, span=span, points=points)
-    table = Table(title="Birch-Murnaghan fit", show_header=False)
-    for key, value in curve.fit.to_record().items():
-        if isinstance(value, float):
-            table.add_row(key, f"{value:.5g}")
-    console.print(table)
-    record = curve.to_record() | {"model": str(model), "formula": atoms.get_chemical_formula()}
-    if json_file is not None:
-        json_file.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    if figure is not None:
-        write_figure(section_of(Record(record, "eos")), figure)
+    with console.status("") as status:
+        curve = energy_volume(
+            atoms, calculator, span=span, points=points,
+            progress=lambda point, volume, energy: status.update(f"volume {point + 1} of {points}"),
+        )  # fmt: skip
+    show(signed(model, atoms) | curve.to_record(), json_file, figure)

@@ -27,7 +27,7 @@ from adatom.cli.app import (
     ready,
 )  # fmt: skip
 from adatom.cli.many import md_all, part_of, relax_all
-from adatom.cli.show import FigureFile, prepare, say_nearest, write
+from adatom.cli.show import FigureFile, prepare, say_nearest, signed, write
 from adatom.errors import ConfigError
 
 
@@ -91,10 +91,7 @@ def relax(
     before, after = result.space_group_before, result.space_group_after
     if after is not None:
         console.print(f"space group {after}" + ("" if before == after else f", {before or 'none'} before"))
-    write(
-        {"model": str(model), "formula": atoms.get_chemical_formula(empirical=True)} | result.to_record(),
-        json_file, figure,
-    )  # fmt: skip
+    write(signed(model, atoms) | result.to_record(), json_file, figure)
     console.print(f"{'converged' if result.converged else '[red]not converged[/]'} after {result.steps} steps   {out}")
     result.require_converged()
 
@@ -155,6 +152,7 @@ def md(
     from adatom.sim.calculator import Calculator
     from adatom.sim.md import MDConfig, run
 
+    _check_pressure(pressure, ensemble)
     config = MDConfig.parse(
         {
             "ensemble": ensemble, "temperature_K": temperature, "pressure_GPa": pressure, "timestep_fs": timestep,
@@ -206,6 +204,18 @@ class MDProgress(AbstractContextManager["MDProgress"]):
         """Called by the run whenever a line is logged."""
         text = f"{thermo.temperature_K:.0f} K   {thermo.potential_eV:.3f} eV"
         self.bar.update(self.task, completed=step, thermo=text)
+
+
+def _check_pressure(pressure: float, ensemble: str) -> None:
+    """ConfigError for a pressure that no ensemble would hold."""
+    if pressure != 0.0 and ensemble != "npt":
+        raise ConfigError(
+            "a pressure is held by npt alone",
+            where="--pressure",
+            wanted="--ensemble npt",
+            got=f"--ensemble {ensemble}",
+            remedy="choose npt, or leave --pressure out",
+        )
 
 
 def check_format(path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import ase
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -27,6 +29,11 @@ def prepare(json_file: Path | None, figure: Path | None, overwrite: bool) -> Non
     ready(*(path for path in (json_file, figure) if path is not None), overwrite=overwrite)
     if figure is not None:
         check_suffix(figure)
+
+
+def signed(model: Path, atoms: ase.Atoms) -> dict[str, Any]:
+    """Whose figures these are and of what: a crystal by its composition, a molecule or a slab by all of its atoms."""
+    return {"model": str(model), "formula": atoms.get_chemical_formula(empirical=bool(atoms.pbc.all()))}
 
 
 def say_nearest(approach: Approach, before: str = "") -> None:
@@ -51,15 +58,26 @@ def show(record: dict[str, Any], json_file: Path | None, figure: Path | None) ->
 
 
 def write(record: dict[str, Any], json_file: Path | None, figure: Path | None) -> None:
-    """The files of a property that were asked for."""
+    """The files of a property that were asked for; in JSON a figure that is no number is null."""
     from adatom.report.picture import write_figure
 
     if json_file is not None:
-        json_file.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+        json_file.write_text(
+            json.dumps(_plain(record), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8"
+        )
         console.print(f"figures     {escape(str(json_file))}", soft_wrap=True)
     if figure is not None:
         write_figure(_section(record), figure)
         console.print(f"plot        {escape(str(figure))}", soft_wrap=True)
+
+
+def _plain(value: Any) -> Any:
+    """The same with null for what is no number: JSON knows neither NaN nor infinity."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _section(record: dict[str, Any]) -> Section:

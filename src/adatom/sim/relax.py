@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import ase
 import numpy as np
@@ -15,7 +15,7 @@ from ase.calculators.calculator import BaseCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE, LBFGS
-from pydantic import NonNegativeInt, PositiveFloat
+from pydantic import NonNegativeInt, PositiveFloat, model_validator
 
 from adatom.config import Config
 from adatom.errors import ConfigError, GeometryError, SimulationError
@@ -41,6 +41,12 @@ class RelaxConfig(Config):
     symmetry: bool = False
     pressure_GPa: float = 0.0
     optimizer: Literal["fire", "lbfgs"] = "lbfgs"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.pressure_GPa != 0.0 and not self.cell:
+            raise ValueError("a pressure moves nothing in a fixed cell: relax the cell too, cell=True or --cell")
+        return self
 
 
 @dataclass(frozen=True)
