@@ -221,6 +221,29 @@ def test_ctrl_c_ends_a_run_after_its_step_and_it_can_go_on(tmp_path: Path) -> No
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_other_settings_are_not_passed_over_when_a_run_goes_on(run_folder: Path) -> None:
+    """i-PI would go on with those of its restart file, and say nothing."""
+    for change in ({"temperature_K": 500.0}, {"beads": 8}, {"timestep_fs": 0.5}):
+        other = SHORT.model_copy(update={"steps": 20, **change})
+        with pytest.raises(CheckpointError, match="other atoms or settings") as caught:
+            path_integral(waters(), POTENTIAL, other, run_folder, restart=True)
+        assert next(iter(change)) in str(caught.value.got)
+    with pytest.raises(CheckpointError, match="other atoms"):
+        path_integral(molecule("H2O"), POTENTIAL, SHORT, run_folder, restart=True)
+
+
+def test_a_run_that_was_killed_goes_on_from_its_checkpoint_and_no_step_is_there_twice(tmp_path: Path) -> None:
+    """A crash of the machine leaves no RESTART, and lines that are later than the last checkpoint."""
+    config = SHORT.model_copy(update={"log_every": 1, "trajectory_every": 2})
+    path_integral(waters(), POTENTIAL, config, tmp_path)
+    (tmp_path / "RESTART").unlink()
+    longer = config.model_copy(update={"steps": 14})
+    result = path_integral(waters(), POTENTIAL, longer, tmp_path, restart=True)
+    np.testing.assert_allclose(result.time_ps, np.arange(15) * 0.25e-3, rtol=1e-6)
+    frames = (tmp_path / "pimd.centroid.xyz").read_text().split("Step:")[1:]
+    assert [int(frame.split()[0]) for frame in frames] == list(range(0, 15, 2))
+
+
 class Failing(AseCalculator):  # type: ignore[misc]
     """Gives no number after some geometries."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +22,7 @@ from adatom.cli.app import (
     last_structure,
     ready,
 )
+from adatom.cli.show import signed, write
 from adatom.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -94,6 +94,10 @@ def pimd(
     from adatom.sim.pimd import PathIntegralConfig, path_integral
 
     ready(*([json_file] if json_file else ()), overwrite=overwrite)
+    if not 0.0 <= equilibration < 1.0:
+        raise ConfigError(
+            "the equilibration is a share of the run", wanted="0 or more, below 1", got=f"{equilibration:g}"
+        )
     config = PathIntegralConfig.parse(
         {
             "beads": beads, "temperature_K": temperature, "timestep_fs": timestep, "steps": steps, "seed": seed,
@@ -117,8 +121,7 @@ def pimd(
     if not result.finished:
         console.print("[yellow]stopped by Ctrl-C[/]; adatom pimd ... --restart goes on")
     console.print(f"{result.evaluations} geometries in {result.seconds:.1f} s   {folder / 'pimd.out'}")
-    if json_file is not None:
-        json_file.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    write(signed(model, atoms) | record, json_file, None)
 
 
 def _pimd_record(result: PathIntegralRun, temperature_K: float, equilibration: float) -> dict[str, Any]:
@@ -126,10 +129,6 @@ def _pimd_record(result: PathIntegralRun, temperature_K: float, equilibration: f
     from adatom.properties.observables import average
     from adatom.units import BOLTZMANN
 
-    if not 0.0 <= equilibration < 1.0:
-        raise ConfigError(
-            "the equilibration is a share of the run", wanted="0 or more, below 1", got=f"{equilibration:g}"
-        )
     first = int(equilibration * len(result.time_ps))
     interval = float(result.time_ps[1] - result.time_ps[0]) if len(result.time_ps) > 1 else 0.0
     kinetic = {}

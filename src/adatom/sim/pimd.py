@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -31,6 +32,7 @@ from adatom.sim.ipi import Server, serve
 
 NAME = "adatom"  # of the socket, in a folder of its own
 ROOM = 50.0  # Å around a structure without a cell: i-PI cannot do without one
+SETTINGS = "pimd.json"  # what i-PI does not tell of a run: it goes on with its own settings, whatever is asked for
 FIXED = ["step", "time{picosecond}", "conserved{electronvolt}", "temperature{kelvin}", "potential{electronvolt}"]
 
 
@@ -90,9 +92,10 @@ def path_integral(
 ) -> PathIntegralRun:
     """Run path-integral molecular dynamics with i-PI.
 
-    Writes ``input.xml``, ``start.xyz`` and ``ipi.log`` into ``folder``, i-PI writes ``pimd.out``,
-    ``pimd.centroid.xyz`` and ``RESTART``. The beads of a step come in one message and go through the network in
-    batches. Ctrl-C ends the run after the step; with ``restart`` it goes on to ``config.steps`` steps in all.
+    Writes ``input.xml``, ``start.xyz``, ``pimd.json`` (atoms and settings) and ``ipi.log`` into ``folder``, i-PI writes
+    ``pimd.out``, ``pimd.centroid.xyz``, ``pimd.checkpoint`` and, where it ends, ``RESTART``. The beads of a step come
+    in one message and go through the network in batches. Ctrl-C ends the run after the step; with ``restart`` it goes
+    on to ``config.steps`` steps in all, after a crash from the last checkpoint.
 
     Parameters
     ----------
@@ -109,18 +112,21 @@ def path_integral(
     ConfigError
         i-PI is not installed, or the folder holds a run already.
     CheckpointError
-        There is no run to go on with.
+        There is no run to go on with, or it was one of other atoms or settings.
     SimulationError
         A figure is no number, or i-PI stopped on its own; its last words are in the error.
     """
     config, folder = config or PathIntegralConfig(), Path(folder)
     program = find_ipi()
     if restart:
-        _extend(folder / "RESTART", config.steps)
+        _check_same(folder, atoms, config)
+        _go_on(folder, config.steps)
     else:
         _clear(folder, overwrite)
         write_input(folder, atoms, config)
-    begin, step = time.perf_counter(), _steps_done(folder)
+        (folder / SETTINGS).write_text(json.dumps(_meaning(atoms, config), indent=1), encoding="utf-8")
+    (folder / "EXIT").unlink(missing_ok=True)  # of a run that was killed: it would end this one
+    begin, step = time.perf_counter(), _steps_done(folder / "RESTART")
     with tempfile.TemporaryDirectory(prefix="adatom-") as place, (folder / "ipi.log").open("ab") as log:
         prefix = f"{place}/"
         words = [sys.executable, program, "-S", prefix, "RESTART" if restart else "input.xml"]
@@ -259,20 +265,63 @@ def _clear(folder: Path, overwrite: bool) -> None:
         path.unlink()
 
 
-def _extend(path: Path, steps: int) -> None:
-    """Let the run of a restart file go to ``steps`` steps in all."""
-    if not path.exists():
+def _meaning(atoms: ase.Atoms, config: PathIntegralConfig) -> dict[str, object]:
+    """What makes a run this run."""
+    return {"symbols": str(atoms.symbols)} | config.model_dump(mode="json", exclude={"steps"})
+
+
+def _check_same(folder: Path, atoms: ase.Atoms, config: PathIntegralConfig) -> None:
+    """CheckpointError where the run of a folder is one of other atoms or settings; one without a note passes."""
+    path, now = folder / SETTINGS, _meaning(atoms, config)
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else now
+    changed = [key for key in now if now[key] != before.get(key)]
+    if changed:
         raise CheckpointError(
-            "there is no run to go on with", where=str(path), wanted="the file RESTART of i-PI", remedy="start one"
+            "a run cannot be continued with other atoms or settings",
+            where=str(path),
+            wanted=", ".join(f"{key} = {before.get(key)}" for key in changed),
+            got=", ".join(f"{key} = {now[key]}" for key in changed),
+            remedy="keep them (steps may change), or start a new run in another folder",
         )
-    text = path.read_text(encoding="utf-8")
-    path.write_text(
-        re.sub(r"<total_steps>.*?</total_steps>", f"<total_steps>{steps}</total_steps>", text), encoding="utf-8"
+
+
+def _go_on(folder: Path, steps: int) -> None:
+    """Let the run of a folder go to ``steps`` steps in all, from where it ended or, after a crash, was last saved."""
+    known = [path for path in (folder / "RESTART", folder / "pimd.checkpoint") if path.exists()]
+    if not known:
+        raise CheckpointError(
+            "there is no run to go on with",
+            where=str(folder / "RESTART"),
+            wanted="the file RESTART of i-PI, or its pimd.checkpoint",
+            remedy="start one",
+        )
+    last = max(known, key=_steps_done)
+    _cut(folder, _steps_done(last))
+    text = re.sub(
+        r"<total_steps>.*?</total_steps>", f"<total_steps>{steps}</total_steps>", last.read_text(encoding="utf-8")
     )
+    (folder / "RESTART").write_text(text, encoding="utf-8")
 
 
-def _steps_done(folder: Path) -> int:
-    path = folder / "RESTART"
+def _cut(folder: Path, step: int) -> None:
+    """Take from what i-PI has written the lines and frames after a step: it appends, and they would be there twice."""
+    table, frames = folder / "pimd.out", folder / "pimd.centroid.xyz"
+    if table.exists():
+        lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [
+            line for line in lines if line.startswith("#") or (line.endswith("\n") and float(line.split()[0]) <= step)
+        ]
+        table.write_text("".join(kept), encoding="utf-8")
+    if frames.exists():
+        lines = frames.read_text(encoding="utf-8").splitlines(keepends=True)
+        size = int(lines[0]) + 2 if lines else 1
+        whole = [lines[k : k + size] for k in range(0, len(lines) - size + 1, size)]
+        kept = ["".join(frame) for frame in whole if int(re.findall(r"Step:\s*(\d+)", frame[1])[0]) <= step]
+        frames.write_text("".join(kept), encoding="utf-8")
+
+
+def _steps_done(path: Path) -> int:
+    """Of a restart file; 0 where there is none."""
     found = re.search(r"<step>\s*(\d+)\s*</step>", path.read_text(encoding="utf-8")) if path.exists() else None
     return int(found.group(1)) if found else 0
 
