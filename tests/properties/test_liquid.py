@@ -11,7 +11,7 @@ from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator, all_changes
 
 from adatom.errors import ConfigError, DataError
-from adatom.properties.liquid import LiquidConfig, liquid, vibrations
+from adatom.properties.liquid import LiquidConfig, count_vibrations, liquid
 from adatom.report.card.liquid import section
 from adatom.report.record import Record
 from adatom.sim.calculator import StressError
@@ -123,8 +123,8 @@ def test_by_equipartition_the_gas_needs_no_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "count"), [("H2O", 3), ("CO2", 4), ("N2", 1), ("CH4", 9)])
 def test_a_molecule_has_as_many_vibrations_as_it_should(name: str, count: int) -> None:
-    assert vibrations(molecule(name)) == count
-    assert vibrations(ase.Atoms("Ar")) == 0
+    assert count_vibrations(molecule(name)) == count
+    assert count_vibrations(ase.Atoms("Ar")) == 0
 
 
 @pytest.mark.parametrize("stage", ["liquid", "gas"])

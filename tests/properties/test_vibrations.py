@@ -15,7 +15,7 @@ from ase.thermochemistry import IdealGasThermo
 from ase.vibrations import Vibrations as AseVibrations
 
 from adatom.errors import ConfigError, SimulationError
-from adatom.properties.thermochemistry import temperatures, thermochemistry
+from adatom.properties.thermochemistry import count_rotations, temperatures, thermochemistry
 from adatom.properties.vibrations import Vibrations, vibrations
 from adatom.report.card.vibrations import section
 from adatom.report.picture import write_figure
@@ -154,6 +154,40 @@ def test_the_entropy_of_nitrogen_and_argon_is_that_of_the_tables() -> None:
     assert thermochemistry(argon).entropy_J_per_mol_K == pytest.approx(154.845, abs=0.02)
     doublet = thermochemistry(argon, multiplicity=2).entropy_J_per_mol_K
     assert doublet - thermochemistry(argon).entropy_J_per_mol_K == pytest.approx(8.314462618 * math.log(2), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("HCl", 1), ("N2", 2), ("CO2", 2), ("H2O", 2), ("NH3", 3), ("C2H4", 4), ("C2H6", 6), ("CH4", 12), ("C6H6", 12),
+     ("CH3OH", 1), ("H2O2", 2)],
+)  # fmt: skip
+def test_the_symmetry_number_counts_the_rotations_of_a_molecule(name: str, number: int) -> None:
+    """Wherever it stands, and a little out of shape, as relaxations leave it."""
+    atoms = molecule(name)
+    atoms.rotate(40, (1, 2, 3))
+    atoms.rattle(0.01, seed=1)
+    assert count_rotations(atoms) == number
+
+
+def test_isotopes_and_mirror_images_are_no_rotations() -> None:
+    heavy = molecule("H2O")
+    heavy.set_masses([None, 2.014, None])
+    assert count_rotations(heavy) == 1
+    assert count_rotations(Atoms("Ar")) == 1
+    octahedron = Atoms("SF6", [[0, 0, 0], *(1.56 * np.concatenate([np.eye(3), -np.eye(3)]))])
+    assert count_rotations(octahedron) == 24  # 48 with the mirrors
+
+
+def test_what_is_not_said_of_symmetry_and_spin_is_what_the_atoms_say(water: Vibrations) -> None:
+    assert thermochemistry(water) == thermochemistry(water, symmetry_number=2, multiplicity=1)
+    oxygen = vibrations(Atoms("O2", [[0, 0, 0], [0, 0, 1.2]], info={"multiplicity": 3}), springs(1.2))
+    assert (thermochemistry(oxygen).symmetry_number, thermochemistry(oxygen).multiplicity) == (2, 3)
+
+
+def test_parts_that_do_not_feel_one_another_are_no_molecule() -> None:
+    apart = vibrations(Atoms("Ar2", [[0, 0, 0], [0, 0, 9.0]]), PairCalculator(lambda r: (0.0 * r, 0.0 * r)))
+    with pytest.raises(SimulationError, match="no minimum"):
+        thermochemistry(apart)
 
 
 def test_only_molecules_at_a_minimum_make_a_gas(water: Vibrations) -> None:

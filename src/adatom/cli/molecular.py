@@ -38,8 +38,12 @@ def vibrations(
     displacement: Annotated[float, typer.Option(help="of differences, Å")] = 0.01,
     temperature: Annotated[float, typer.Option(help="K, of the thermochemistry of a molecule")] = 298.15,
     pressure: Annotated[float, typer.Option(help="bar")] = 1.0,
-    symmetry_number: Annotated[int, typer.Option(help="rotations that carry the molecule into itself: water 2")] = 1,
-    multiplicity: Annotated[int, typer.Option(help="of the spin, for the entropy")] = 1,
+    symmetry_number: Annotated[
+        int | None, typer.Option(help="rotations that carry the molecule into itself, water 2; by default counted")
+    ] = None,
+    multiplicity: Annotated[
+        int | None, typer.Option(help="of the spin, for the entropy; by default as the file says, or 1")
+    ] = None,
     modes: Annotated[Path | None, typer.Option(help="write a swing of every mode into this folder")] = None,
     json_file: JsonFile = None,
     figure: FigureFile = None,

@@ -20,6 +20,7 @@ from adatom.neighbors import charge_and_spin
 from adatom.potential import Potential
 from adatom.properties.molecules import Integrity, Molecules, integrity, kinds, molecules
 from adatom.properties.observables import Average, average
+from adatom.properties.vibrations import rigid_motions
 from adatom.report.figure import plain, thin
 from adatom.report.record import Record, read_lines
 from adatom.sim.calculator import StressError, require_volume
@@ -31,7 +32,6 @@ from adatom.units import BOLTZMANN, ENERGY, EV_PER_A3_IN_GPA
 AMU_PER_A3 = 1.66053906660  # g/cm^3
 EV_IN_KJ_PER_MOL = 1.0 / ENERGY["kJ/mol"]
 POINTS = 500  # of a curve in a record
-LINEAR = 1e-3  # of the largest moment of inertia, below which the smallest is none
 Gas = Literal["dynamics", "harmonic", "none"]
 Progress = Callable[[str, int, int, Thermo], None]  # stage, step, of steps, what was logged
 
@@ -309,7 +309,7 @@ def gas_phase(
             remedy="the model knows no such molecule: train it on single molecules, or ask for gas none",
         )
     if config.gas == "harmonic":
-        energy = rest.energy + 0.5 * vibrations(rest.atoms) * BOLTZMANN * config.temperature_K
+        energy = rest.energy + 0.5 * count_vibrations(rest.atoms) * BOLTZMANN * config.temperature_K
         return GasPhase(energy, 0.0, "harmonic", None, intact=True)
     files = Files.of(folder, "gas")
     going_on = restart and files.restart.exists()
@@ -323,12 +323,10 @@ def gas_phase(
     return GasPhase(mean.value, mean.error, "dynamics", mean.correlation_ps, seen.whole)
 
 
-def vibrations(molecule: ase.Atoms) -> int:
+def count_vibrations(molecule: ase.Atoms) -> int:
     """How many vibrations a molecule has: 3N - 6, 3N - 5 where it is linear, none of an atom."""
-    if len(molecule) == 1:
-        return 0
-    moments = np.sort(molecule.get_moments_of_inertia())
-    return 3 * len(molecule) - (5 if moments[0] < LINEAR * moments[-1] else 6)
+    _, rigid = rigid_motions(molecule, np.arange(len(molecule)))
+    return 3 * len(molecule) - int(rigid.shape[1])
 
 
 def _series(log: Path) -> dict[str, np.ndarray]:

@@ -7,27 +7,32 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import ase
 import numpy as np
 from ase import units
 from pydantic import PositiveFloat, PositiveInt
 
 from adatom.config import Config
+from adatom.data.pairs import rotations
 from adatom.errors import ConfigError, SimulationError
-from adatom.properties.vibrations import Vibrations, inertia
+from adatom.neighbors import charge_and_spin
+from adatom.properties.vibrations import Vibrations, inertia, rigid_motions
 from adatom.units import BOLTZMANN
 
 BAR = 1e5  # Pa
+SAME = 0.1  # Å: a rotation that brings every atom as near to one of its kind carries the molecule into itself
+WIDE = 0.3  # of the largest triangle with the centre: two atoms that span less do not fix a rotation well
 
 
 class ThermochemistryConfig(Config):
     """Conditions; ``symmetry_number`` counts the rotations that carry the molecule into itself (water 2, methane 12),
-    ``multiplicity`` the states of its spin.
+    None: those that ``count_rotations`` finds; ``multiplicity`` the states of its spin, None: as the atoms say, or 1.
     """
 
     temperature_K: PositiveFloat = 298.15
     pressure_bar: PositiveFloat = 1.0
-    symmetry_number: PositiveInt = 1
-    multiplicity: PositiveInt = 1
+    symmetry_number: PositiveInt | None = None
+    multiplicity: PositiveInt | None = None
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,10 @@ def thermochemistry(
     *,
     temperature_K: float = 298.15,
     pressure_bar: float = 1.0,
-    symmetry_number: int = 1,
-    multiplicity: int = 1,
+    symmetry_number: int | None = None,
+    multiplicity: int | None = None,
 ) -> Thermochemistry:
-    """Enthalpy, entropy and Gibbs energy of an ideal gas of these molecules.
+    """Enthalpy, entropy and Gibbs energy of an ideal gas of these molecules; parameters as in ThermochemistryConfig.
 
         S = S_trans + S_rot + S_vib + k ln(multiplicity),   S_trans = k [ln((2 pi m k T / h^2)^(3/2) k T / p) + 5/2]
         S_rot = k [ln(q_rot) + f / 2],   q_rot = sqrt(pi) / sigma prod (8 pi^2 I k T / h^2)^(1/2) over f = 3 axes,
@@ -77,7 +82,7 @@ def thermochemistry(
     ConfigError
         The structure is no free molecule: periodic, or with atoms that are held.
     SimulationError
-        It has imaginary modes: no minimum, and no equilibrium with anything.
+        It has imaginary modes, or modes without a frequency: no minimum, and no equilibrium with anything.
     """
     config = ThermochemistryConfig.parse(
         {
@@ -97,25 +102,27 @@ def thermochemistry(
             got=f"a structure that is {vibrations.shape}",
             remedy="for crystals use adatom phonons",
         )
-    if vibrations.imaginary:
+    if not (vibrations.frequencies_per_cm > 0.0).all():  # parts that do not feel one another have none
         raise SimulationError(
             "a molecule with imaginary modes is at no minimum and has no thermochemistry",
             where=f"thermochemistry of {formula}",
-            wanted="real frequencies",
+            wanted="real frequencies above zero",
             got=f"{vibrations.imaginary} imaginary: {-vibrations.frequencies_per_cm[0]:.0f}i cm^-1",
             remedy="displace the atoms along that mode, and relax again",
         )
     T, k = config.temperature_K, BOLTZMANN
+    sigma = config.symmetry_number or count_rotations(vibrations.atoms)
+    spin = config.multiplicity or round(charge_and_spin(vibrations.atoms)[1])
     heat, entropy, capacity = _translation(vibrations, T, config.pressure_bar)
-    for part in (_rotation(vibrations, T, config.symmetry_number), _oscillators(vibrations, T)):
+    for part in (_rotation(vibrations, T, sigma), _oscillators(vibrations, T)):
         heat, entropy, capacity = heat + part[0], entropy + part[1], capacity + part[2]
-    entropy += k * math.log(config.multiplicity)
+    entropy += k * math.log(spin)
     enthalpy = vibrations.energy_eV + vibrations.zero_point_eV + heat
     return Thermochemistry(
         T,
         config.pressure_bar,
-        config.symmetry_number,
-        config.multiplicity,
+        sigma,
+        spin,
         vibrations.energy_eV,
         vibrations.zero_point_eV,
         enthalpy,
@@ -126,8 +133,8 @@ def thermochemistry(
 
 
 def temperatures(
-    vibrations: Vibrations, at_K: Sequence[float], *, pressure_bar: float = 1.0, symmetry_number: int = 1,
-    multiplicity: int = 1,
+    vibrations: Vibrations, at_K: Sequence[float], *, pressure_bar: float = 1.0, symmetry_number: int | None = None,
+    multiplicity: int | None = None,
 ) -> list[Thermochemistry]:  # fmt: skip
     """The same at several temperatures."""
     return [
@@ -140,6 +147,53 @@ def temperatures(
         )
         for T in at_K
     ]
+
+
+def count_rotations(atoms: ase.Atoms, tolerance_A: float = SAME) -> int:
+    """Symmetry number of a free molecule: the rotations that carry it into itself, the one that does nothing included.
+
+    Every atom must come within ``tolerance_A`` of one of its kind; isotopes are kinds of their own. 1 for an atom.
+    """
+    masses = atoms.get_masses()
+    arms = atoms.positions - masses @ atoms.positions / masses.sum()  # (N, 3)
+    kinds = np.unique(np.stack([atoms.numbers, masses.round(2)], axis=1), axis=0, return_inverse=True)[1].ravel()
+    shape, _ = rigid_motions(atoms, np.arange(len(atoms)))
+    if shape == "atom":
+        return 1
+    if shape == "line":
+        return len({(*range(len(arms)),), *_carried(-arms, arms, kinds, tolerance_A)})
+    lengths = np.linalg.norm(arms, axis=1)
+    alike = (kinds[:, None] == kinds) & (np.abs(lengths[:, None] - lengths) < tolerance_A)  # (N, N)
+    spanned = np.linalg.norm(np.cross(arms[:, None], arms[None]), axis=2)  # (N, N)
+    ways = np.where(spanned > WIDE * spanned.max(), np.outer(alike.sum(1), alike.sum(1)), np.inf)
+    a, b = np.unravel_index(int(ways.argmin()), ways.shape)  # two atoms that fix a rotation, with the fewest to go to
+    inside = arms @ _frame(arms[a], arms[b]).T
+    apart = np.linalg.norm(arms[a] - arms[b])
+    found: set[tuple[int, ...]] = set()
+    for i in np.flatnonzero(alike[a]):
+        for j in np.flatnonzero(alike[b]):
+            if abs(np.linalg.norm(arms[i] - arms[j]) - apart) < tolerance_A:
+                found |= _carried(inside @ _frame(arms[i], arms[j]), arms, kinds, tolerance_A)
+    return len(found)
+
+
+def _frame(along: np.ndarray, beside: np.ndarray) -> np.ndarray:
+    """Right-handed unit vectors as rows, the first along one vector, the second in the plane of both."""
+    first = along / np.linalg.norm(along)
+    second = beside - (beside @ first) * first
+    second /= np.linalg.norm(second)
+    return np.array([first, second, np.cross(first, second)])
+
+
+def _carried(turned: np.ndarray, arms: np.ndarray, kinds: np.ndarray, tolerance: float) -> set[tuple[int, ...]]:
+    """Where turned atoms (N, 3) have come to, as one tuple; empty unless each came to another one of its kind."""
+    apart = np.linalg.norm(turned[:, None] - arms[None], axis=2)  # (N, N)
+    images = np.where(kinds[:, None] == kinds, apart, np.inf).argmin(axis=1)
+    if np.unique(images).size < len(arms):
+        return set()
+    # two atoms fix the turn roughly, all of them the best one
+    off = turned @ rotations(turned, arms[images]) - arms[images]
+    return {tuple(images.tolist())} if np.linalg.norm(off, axis=1).max() < tolerance else set()
 
 
 def _translation(vibrations: Vibrations, T: float, pressure_bar: float) -> tuple[float, float, float]:

@@ -263,7 +263,7 @@ def _modes(atoms: ase.Atoms, moving: np.ndarray, hessian: np.ndarray, energy: fl
     """Diagonalise the mass-weighted Hessian in the space that is free of rigid motions."""
     masses = atoms.get_masses()[moving]
     root = np.repeat(np.sqrt(masses), 3)  # (3 n,)
-    shape, rigid = _rigid(atoms, moving)
+    shape, rigid = rigid_motions(atoms, moving)
     # the columns that complete the rigid motions to an orthonormal basis
     complete, _, _ = np.linalg.svd(rigid, full_matrices=True)
     free = complete[:, rigid.shape[1] :]  # (3 n, M)
@@ -279,8 +279,10 @@ def _modes(atoms: ase.Atoms, moving: np.ndarray, hessian: np.ndarray, energy: fl
     )
 
 
-def _rigid(atoms: ase.Atoms, moving: np.ndarray) -> tuple[Shape, np.ndarray]:
-    """What the structure is, and its rigid motions as mass-weighted columns (3 n, 0 ... 6) of full rank."""
+def rigid_motions(atoms: ase.Atoms, moving: np.ndarray) -> tuple[Shape, np.ndarray]:
+    """What a structure is of which the atoms ``moving`` (n,) are not held, and its rigid motions: mass-weighted
+    columns (3 n, 0 ... 6) of full rank.
+    """
     if len(moving) < len(atoms):
         return "held", np.zeros((3 * len(moving), 0))
     masses = atoms.get_masses()

@@ -44,6 +44,8 @@ def section(record: Record) -> Section:
             (f"Enthalpy H, {where}", f"{fixed(standard.real('enthalpy_eV'), 4)}{THIN}eV"),
             (f"Entropy S, {where}", f"{fixed(96485.332 * entropy, 2)}{THIN}J/mol/K"),
             (f"Gibbs energy G, {where}", f"{fixed(standard.real('gibbs_eV'), 4)}{THIN}eV"),
+            ("Symmetry number", fixed(standard.whole("symmetry_number"), 0)),
+            ("Multiplicity", fixed(standard.whole("multiplicity"), 0)),
         ]
     imaginary = int((nu < 0.0).sum())
     warnings = []
