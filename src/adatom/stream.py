@@ -49,7 +49,7 @@ class LayerOf(nn.Module):
         """What the layer says of the atoms of a chunk, vectors (n, M, 3) in the type of the network."""
         filled = chunk.filled.to(vectors.dtype).unsqueeze(1)
         near = self.body.surroundings(vectors, filled, chunk.numbers, chunk.others)
-        return self.body.step(self.number, own, others, near, chunk.species)
+        return self.body.layer(self.number, own, others, near, chunk.species)
 
 
 class Slopes(NamedTuple):

@@ -76,6 +76,7 @@ from adatom.nn.attention import (
     published_spread,
     slot_attention,
 )
+from adatom.nn.depth import Depth
 from adatom.nn.direct import DirectHeads
 from adatom.nn.equivariant import Linear, Readout, bounded
 from adatom.nn.exact import Exact
@@ -265,12 +266,14 @@ class DefaultBody(nn.Module):
         self.nodes = FadingAttention(C, config.heads, typical) if "No" in config.components else None
         self.readout = Readout(C, config.readout)
         direct = config.derivatives == "direct"
+        self.depth = Depth(None if direct else config.lowest, 1)
         self.direct = DirectHeads(config.layers, config.l_max, config.slot_channels, C) if direct else None
 
     def forward(self, graph: Graph, attended: Attended) -> NetworkOutput:
         """Energy relative to the neutral singlet atom without neighbours."""
         neighbours = self._neighbours(attended)
-        species = self.species(element_rows(graph, self.config.sources))  # (N, C)
+        rows = element_rows(graph, self.config.sources)
+        species = self.species(rows)  # (N, C)
         x = species if self.state is None else species + self.state(graph, species)
         seen = []
         for layer in self.layers:
@@ -278,7 +281,7 @@ class DefaultBody(nn.Module):
             seen.append((orders, x))
         if self.nodes is not None:
             x = x + self.nodes(x, graph.table, self._pairs(graph))
-        energy = self.readout(x) - self.readout(species)
+        energy = self.depth(self.readout(x) - self.readout(species), rows)
         if self.direct is None:
             return NetworkOutput(energy, x)
         forces, virials = self.direct(seen)

@@ -58,6 +58,9 @@ class ModelConfig(Config):
     closest: dict[str, float] | None = Field(
         None, description="shortest distance of each pair in the training data, Å: nearer nothing is seen to come"
     )
+    lowest: dict[str, tuple[tuple[float, float], ...]] | None = Field(
+        None, description="lowest energy of each element and layer in training, and its distance from the mean"
+    )
 
     def completed(self, facts: Facts) -> Self:
         """The same configuration, what is None filled from the training data."""

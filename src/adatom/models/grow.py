@@ -115,6 +115,14 @@ def with_closest(network: Model, closest: Mapping[str, float]) -> Model:
     return network if nearest == known else floored(network, nearest)
 
 
+def with_lowest(network: Model, lowest: Mapping[str, Any] | None) -> Model:
+    """The same network with a floor of energies (``nn.depth``); None: with none. In its data it says what it said."""
+    if network.config.lowest == lowest:
+        return network
+    config = network.config.model_copy(update={"lowest": lowest})
+    return _filled(_empty(network, config), network, lambda old, _: old)
+
+
 def _range(known: tuple[float, float] | None, values: Sequence[float], usual: float) -> tuple[float, float] | None:
     """The smallest range that holds the known one, by default the usual value, and some more."""
     if not values:

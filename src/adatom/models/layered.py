@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from adatom.graph import Graph, adjacent, neighbour_vectors
 from adatom.models.base import NetworkOutput, element_rows, stress_from_virials
+from adatom.nn.depth import Depth
 from adatom.nn.floor import Floor
 from adatom.nn.slots import gather_neighbours
 from adatom.nn.surroundings import Geometry, Surroundings
@@ -36,6 +37,7 @@ class Layered(nn.Module, ABC):
 
     geometry: Geometry
     floor: Floor
+    depth: Depth
     layers: nn.ModuleList
     sources: int  # of labels
 
@@ -59,6 +61,11 @@ class Layered(nn.Module, ABC):
             Rows (n,) of the atoms in the tables of elements.
         """
 
+    def layer(self, number: int, own: Rows, others: Rows, near: Surroundings, species: Tensor) -> Step:
+        """Layer ``number`` as it counts: its energies no lower than training knows them (``adatom.nn.depth``)."""
+        step = self.step(number, own, others, near, species)
+        return step._replace(energy=self.depth(step.energy, species, number))
+
     def surroundings(self, vectors: Tensor, filled: Tensor, numbers: Tensor, others: Tensor) -> Surroundings:
         """What n atoms see: vectors (n, M, 3) to neighbours, ``filled`` (n, 1, M), atomic numbers (n,) and (n, M)."""
         seen = self.floor(vectors, numbers.unsqueeze(1), others, filled[:, 0])
@@ -74,7 +81,7 @@ class Layered(nn.Module, ABC):
         rows, steps = self.start(species), []
         for number in range(len(self.layers)):
             told = tuple(gather_neighbours(row, near_by) for row in rows)
-            steps.append(self.step(number, rows, told, near, species))
+            steps.append(self.layer(number, rows, told, near, species))
             rows = steps[-1].rows
         energy = torch.stack([step.energy for step in steps]).sum(0)
         if steps[0].forces is None:

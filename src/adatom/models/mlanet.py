@@ -34,6 +34,7 @@ from adatom.elements import MAX_Z
 from adatom.graph import Graph, edge_vectors, sum_by_owner
 from adatom.models.base import Claims, Model, ModelConfig, NetworkOutput, element_rows
 from adatom.models.layered import Layered, Rows, Step
+from adatom.nn.depth import Depth
 from adatom.nn.direct import MOST, DirectHead
 from adatom.nn.equivariant import DegreeLinear, Gate, Linear, Readout, add_degrees
 from adatom.nn.exact import Exact
@@ -132,6 +133,7 @@ class DefaultBody(Layered):
         self.sources = config.sources
         self.geometry = Geometry(config.cutoff, config.l_max, config.radial)
         self.floor = Floor(config.closest)
+        self.depth = Depth(None if config.derivatives == "direct" else config.lowest, config.layers)
         self.embedding = nn.Embedding(config.sources * (MAX_Z + 1), C)
         self.layers = nn.ModuleList(DefaultLayer(config, first=t == 0, last=t == last) for t in range(config.layers))
         self.readouts = nn.ModuleList(Readout(C, config.readout) for _ in range(config.layers))

@@ -24,7 +24,7 @@ from adatom.data.read import Keys, Structure, Units, read
 from adatom.elements import symbols
 from adatom.errors import ChargeError, ConfigError
 from adatom.models.base import Model
-from adatom.models.grow import row, with_closest, with_elements, with_source, with_state
+from adatom.models.grow import row, with_closest, with_elements, with_lowest, with_source, with_state
 from adatom.neighbors import given_charge_and_spin
 from adatom.nn import lora
 from adatom.potential import Potential
@@ -154,7 +154,7 @@ def begin(config: FinetuneConfig, dataset: Dataset, given: Mapping[int, float], 
     new = tuple(z for z in dataset.elements if z not in known)
     network = _charged(with_elements(old.network, dataset.elements, known), dataset)
     closest = closest_pairs(dataset)
-    network = with_closest(network, closest)
+    network = with_lowest(with_closest(network, closest), None)  # measured anew at the end
     tables = [old.references_of(k) for k in range(max(len(old.sources), 1))]
     names, source = _place_of_source(config, old)
     if source == len(tables):

@@ -44,6 +44,7 @@ from adatom.train.lock import lock
 from adatom.train.log import LOG
 from adatom.train.loggers import make_loggers, require_loggers
 from adatom.train.loop import Trainer
+from adatom.train.lowest import deepened
 from adatom.train.parallel import Team
 from adatom.train.progress import Progress
 from adatom.train.records import data_card, data_record, identity, start_record, versions
@@ -225,6 +226,7 @@ def _finish(
     potential: Potential, config: TrainConfig, sets: Sets, run: Path, state: State, device: torch.device, start: Start
 ) -> dict[str, Any]:
     """Errors of every set, predictions and the model file."""
+    potential = deepened(potential, start.training_set(), config.batch, start.lowest)
     metrics: dict[str, Any] = {"train_seconds": state.seconds}
     if state.trouble.skipped or state.trouble.rollbacks:
         metrics["not_finite"] = {"steps_not_taken_for": state.trouble.skipped, "rollbacks": state.trouble.rollbacks}

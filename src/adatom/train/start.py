@@ -23,6 +23,7 @@ from adatom.train.finetune import START, begin, choose_weights
 from adatom.train.forgetting import Probe, replayed
 from adatom.train.generic import kept
 from adatom.train.knowledge import representative
+from adatom.train.lowest import Table
 from adatom.train.parallel import Team
 
 
@@ -39,6 +40,7 @@ class Start:
     replay: tuple[Structure, ...] = ()
     probe: Probe | None = None
     remarks: tuple[str, ...] = ()
+    lowest: Table | None = None  # energies of atoms as they were known before
 
     def training_set(self) -> Dataset:
         """The new structures and the replayed ones."""
@@ -110,7 +112,18 @@ def tuned(config: TrainConfig, structures: Sequence[Structure], run: Path, team:
     priors = tuple(prior.config for prior in start.priors)
     resolved = config.model_copy(update={"model": start.network.config, "priors": priors})
     learned = {settings.source or "": begun.references}
-    return Start(resolved, start, learned, dataset, source, former, tuple(replay), probe, tuple(remarks))
+    return Start(
+        resolved,
+        start,
+        learned,
+        dataset,
+        source,
+        former,
+        tuple(replay),
+        probe,
+        tuple(remarks),
+        old["config"].get("lowest"),
+    )
 
 
 def _provenance(old: dict[str, Any], path: str, config: TrainConfig) -> dict[str, Any]:

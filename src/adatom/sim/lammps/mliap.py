@@ -106,7 +106,7 @@ class MLIAPPotential:
         rows, energy = body.start(numbers), torch.zeros_like(vectors[:, 0, 0])
         for number in range(len(body.layers)):
             told = tuple(row.index_select(0, near.flatten()).view(*near.shape, -1) for row in rows)
-            step = body.step(number, tuple(row[:own] for row in rows), told, seen, numbers[:own])
+            step = body.layer(number, tuple(row[:own] for row in rows), told, seen, numbers[:own])
             energy = energy + step.energy * self.potential.scale
             if number + 1 < len(body.layers):
                 rows = _exchanged(step.rows, numbers.shape[0], data)
