@@ -9,12 +9,14 @@ from typing import Any
 import ase
 import pytest
 from ase.build import bulk, molecule
+from ase.calculators.lj import LennardJones
 
 from adatom.errors import ConfigError, SimulationError, UnknownElementError
 from adatom.properties import card
 from adatom.properties.card import PROPERTIES, Property, fingerprint, kind_of, property_card
 from adatom.report.properties import KINDS
 from adatom.sim.calculator import Calculator
+from adatom.sim.committee import Committee
 from toy import toy_potential
 
 
@@ -93,6 +95,11 @@ def test_the_fingerprint_tells_models_and_structures_apart() -> None:
     prints += [fingerprint(atoms, one) for atoms in (charged, moved, bulk("Cu", cubic=True))]
     assert len(set(prints)) == 5
     assert fingerprint(bulk("Cu"), Calculator(toy_potential())) == prints[0]
+    heavy = copper.copy()
+    heavy.set_masses([65.0])
+    committees = [Committee([toy_potential(), toy_potential(bend=bend)]) for bend in (0.2, 0.3)]
+    others = [fingerprint(copper, one) for one in (*committees, LennardJones(epsilon=1.0), LennardJones(epsilon=2.0))]
+    assert len({*prints, fingerprint(heavy, one), *others}) == 10
 
 
 def test_a_molecule_gets_its_vibrations_and_dimers(tmp_path: Path) -> None:

@@ -175,3 +175,11 @@ def test_what_cannot_be_done_is_said_before_any_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'harmonic'"):
         short(gas="harmonc")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_too_short_for_their_means_are_refused_before_they_begin() -> None:
+    with pytest.raises(ConfigError, match=r"production_ps of 0\.05 is too short"):
+        LiquidConfig.parse({"production_ps": 0.05})
+    with pytest.raises(ConfigError, match=r"gas_ps of 0\.05 is too short"):
+        LiquidConfig.parse({"gas_ps": 0.05})
+    assert LiquidConfig.parse({"gas_ps": 0.05, "gas": "harmonic"}).gas == "harmonic"

@@ -146,3 +146,31 @@ def test_without_phonopy_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ConfigError, match="phonons need phonopy") as caught:
         phonons(bulk("Cu"), toy_potential())
     assert caught.value.remedy == "pip install 'adatom[properties]'"
+
+
+def test_isotopes_of_a_crystal_vibrate_as_their_mass_says(simple_cubic: Phonons) -> None:
+    heavy = bulk("Cu", "sc", a=2.3)
+    heavy.set_masses([4.0 * heavy.get_masses()[0]])
+    slow = phonons(heavy, toy_potential(CUTOFF), repeats=(4, 4, 4), mesh_spacing=0.5)
+    for ours, theirs in zip(slow.segments, simple_cubic.segments, strict=True):
+        np.testing.assert_allclose(2.0 * ours.frequencies, theirs.frequencies, atol=1e-3)
+    light = bulk("Cu", a=3.5)
+    light.set_masses([10.0])
+    found = elastic(light, toy_potential(CUTOFF))
+    assert found.density_g_per_cm3 == pytest.approx(1.66053907 * 10.0 / found.atoms.get_volume(), rel=1e-6)
+
+
+def test_mixed_isotopes_and_a_charge_have_no_place_in_another_cell() -> None:
+    mixed = bulk("Cu", a=3.5, cubic=True)
+    mixed.set_masses([63.0, 65.0, 63.0, 63.0])
+    with pytest.raises(ConfigError, match="isotopes"):
+        elastic(mixed, toy_potential(CUTOFF))
+    charged = bulk("Cu", a=3.5)
+    charged.info["total_charge"] = 1
+    with pytest.raises(ConfigError, match="net charge"):
+        phonons(charged, toy_potential(CUTOFF))
+
+
+def test_thermal_properties_beyond_the_last_temperature_are_no_numbers(fcc: Phonons) -> None:
+    assert np.isfinite(fcc.thermal.at(1000.0)).all()
+    assert np.isnan(fcc.thermal.at(1001.0)).all()

@@ -87,6 +87,8 @@ def test_the_start_can_be_skipped_and_the_interval_given(tmp_path: Path) -> None
     with pytest.raises(DataError, match="--interval"):
         read_frames_of(tmp_path / "without.xyz", skip_ps=1.0)
     assert trajectory(read_frames_of(tmp_path / "without.xyz", interval_fs=20.0)).interval_ps == pytest.approx(0.02)
+    with pytest.raises(DataError, match="leave --interval out"):
+        read_frames_of(tmp_path / "with.xyz", interval_fs=20.0)
     with pytest.raises(DataError, match="skip less"):
         read_frames_of(tmp_path / "with.xyz", skip_ps=99.0)
 

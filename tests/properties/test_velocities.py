@@ -115,3 +115,20 @@ def test_a_trajectory_too_short_is_refused() -> None:
         velocities(oscillators(20.0, 0.002, 20, True))
     with pytest.raises(DataError, match="lag_ps"):
         velocities(oscillators(20.0, 0.002, 400, True), lag_ps=0.5)
+
+
+def test_isotopes_count_by_their_own_kinetic_energy() -> None:
+    """H at 90 THz and D at 60, of one element: three modes of each atom, whatever its mass."""
+    light, heavy = oscillators(90.0, 0.002, 4000, True), oscillators(60.0, 0.002, 4000, True, mass=2.0)
+    assert light.velocities is not None
+    assert heavy.velocities is not None
+    hot = np.sqrt(np.square(light.velocities).sum() / (2.0 * np.square(heavy.velocities).sum()))  # equipartition
+    mixed = Trajectory(
+        np.full(24, 1), np.append(light.masses, heavy.masses), 0.002,
+        np.concatenate([light.positions, hot * heavy.positions], axis=1),
+        np.concatenate([light.velocities, hot * heavy.velocities], axis=1), 1000.0, True,
+    )  # fmt: skip
+    found = velocities(mixed, lag_ps=2.0)
+    for spectrum in (found.species["H"], found.total):
+        near = np.abs(found.frequency_THz - 60.0) < 5.0
+        assert np.trapezoid(spectrum.dos_per_THz[near], found.frequency_THz[near]) == pytest.approx(0.5, abs=0.01)

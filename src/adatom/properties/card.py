@@ -29,6 +29,7 @@ from adatom.properties.surfaces import surfaces
 from adatom.properties.vibrations import vibrations
 from adatom.report.properties import write_card
 from adatom.sim.calculator import Calculator, has_volume
+from adatom.sim.guard import potentials_of
 from adatom.sim.relax import Relaxation, as_calculator, relax
 
 Kind = Literal["crystal", "molecule", "slab"]
@@ -157,13 +158,20 @@ def kind_of(atoms: ase.Atoms) -> Kind:
 
 
 def fingerprint(atoms: ase.Atoms, calculator: BaseCalculator) -> str:
-    """Of a structure and of the potential that speaks of it: who has the same says the same."""
+    """Of a structure and of the potentials that speak of it: who has the same says the same.
+
+    Of a calculator of another package its name and its plain parameters are known.
+    """
     digest = hashlib.sha256(type(calculator).__name__.encode())
-    if isinstance(calculator, Calculator):
-        for name, tensor in calculator.potential.state_dict().items():
+    for potential in potentials_of(calculator):
+        for name, tensor in potential.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().numpy().tobytes())
-    for array in (atoms.numbers, atoms.positions.round(9), atoms.cell.array.round(9), atoms.pbc):
+    plain = {key: value for key, value in calculator.parameters.items() if isinstance(value, bool | int | float | str)}
+    digest.update(repr(sorted(plain.items())).encode())
+    for array in (
+        atoms.numbers, atoms.get_masses(), atoms.positions.round(9), atoms.cell.array.round(9), atoms.pbc,
+    ):  # fmt: skip
         digest.update(np.ascontiguousarray(array).tobytes())
     digest.update(repr(given_charge_and_spin(atoms)).encode())
     return digest.hexdigest()[:16]

@@ -11,7 +11,9 @@ import spglib
 from ase.calculators.calculator import BaseCalculator
 from ase.geometry import minkowski_reduce
 
+from adatom.elements import symbol
 from adatom.errors import ConfigError, GeometryError
+from adatom.neighbors import NEUTRAL, charge_and_spin
 from adatom.sim.calculator import Calculator, require_volume
 from adatom.sim.relax import Relaxation, relax
 from adatom.sim.symmetry import ask
@@ -22,9 +24,19 @@ LENGTH = 12.0  # Å, of supercells, where the potential does not reach farther: 
 def at_rest(atoms: ase.Atoms, calculator: BaseCalculator, fmax: float, smax_GPa: float, steps: int = 500) -> Relaxation:
     """Atoms and cell relaxed with the symmetry they have: what derivatives of the energy are taken at.
 
-    StressError without a volume, GeometryError without a cell, SimulationError when it does not converge.
+    StressError without a volume, GeometryError without a cell, ConfigError with a charge, SimulationError when it does
+    not converge.
     """
     require_volume(atoms)
+    charge, _ = charge_and_spin(atoms)
+    if charge != NEUTRAL:  # primitive cells, supercells and slabs would each need another one
+        raise ConfigError(
+            "a crystal with a net charge has no properties of its own: they depend on the cell that holds the charge",
+            where=atoms.get_chemical_formula(),
+            wanted="total charge 0",
+            got=f"{charge:g} e",
+            remedy="set atoms.info['total_charge'] = 0",
+        )
     if atoms.cell.rank < 3 or not np.isfinite(atoms.cell.array).all():
         raise GeometryError(
             "a crystal needs a cell with a volume",
@@ -51,7 +63,28 @@ def conventional_cell(atoms: ase.Atoms) -> ase.Atoms:
 def _cell(atoms: ase.Atoms, to_primitive: bool, no_idealize: bool) -> ase.Atoms:
     cell, scaled, numbers = ask(atoms, spglib.standardize_cell, to_primitive=to_primitive, no_idealize=no_idealize)
     info = {key: atoms.info[key] for key in ("multiplicity", "spin") if key in atoms.info}
-    return ase.Atoms(numbers, scaled_positions=scaled, cell=cell, pbc=True, info=info)
+    masses = masses_of(atoms)
+    return ase.Atoms(
+        numbers, scaled_positions=scaled, cell=cell, pbc=True, info=info, masses=[masses[int(z)] for z in numbers]
+    )
+
+
+def masses_of(atoms: ase.Atoms) -> dict[int, float]:
+    """Mass of each element by its atomic number, amu; ConfigError where atoms of one element differ.
+
+    Symmetry does not see masses: another cell of the crystal could not tell which isotope stands where.
+    """
+    found: dict[int, float] = {}
+    for z, mass in zip(atoms.numbers.tolist(), atoms.get_masses().tolist(), strict=True):
+        if abs(found.setdefault(z, mass) - mass) > 1e-6:
+            raise ConfigError(
+                "isotopes of one element in one crystal",
+                where=atoms.get_chemical_formula(),
+                wanted=f"one mass of all atoms of {symbol(z)}",
+                got=f"{found[z]:g} and {mass:g} amu",
+                remedy="give all of them the same mass, the mean where they are mixed",
+            )
+    return found
 
 
 @dataclass(frozen=True)

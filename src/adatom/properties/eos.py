@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,18 +9,16 @@ from typing import Any
 
 import ase
 import numpy as np
-import spglib
 from ase.calculators.calculator import BaseCalculator
 from pydantic import Field, PositiveFloat
 
 from adatom.config import Config
-from adatom.errors import DataError, GeometryError
+from adatom.errors import DataError
 from adatom.potential import Potential
+from adatom.properties.crystal import conventional_cell
 from adatom.sim.calculator import require_volume
 from adatom.sim.relax import as_calculator, relax
 from adatom.units import EV_PER_A3_IN_GPA
-
-SYMPREC = 1e-2  # Å, by which atoms at rest may miss their symmetric places
 
 
 class EOSConfig(Config):
@@ -167,33 +164,13 @@ def curve_from_points(
 
 
 def lattice_constants(atoms: ase.Atoms, volume_per_atom: float) -> tuple[float, float, float]:
-    """a, b, c in Å of the conventional cell of this crystal, scaled to a volume per atom (Å^3)."""
-    lattice, positions = _conventional(atoms)
-    now = abs(float(np.linalg.det(lattice))) / len(positions)
-    a, b, c = np.linalg.norm(lattice, axis=1) * (volume_per_atom / now) ** (1.0 / 3.0)
+    """a, b, c in Å of the conventional cell of this crystal, scaled to a volume per atom (Å^3).
+
+    GeometryError where there is no crystal.
+    """
+    crystal = conventional_cell(atoms)
+    a, b, c = crystal.cell.lengths() * (volume_per_atom * len(crystal) / float(crystal.get_volume())) ** (1.0 / 3.0)
     return float(a), float(b), float(c)
-
-
-def _conventional(atoms: ase.Atoms) -> tuple[np.ndarray, np.ndarray]:
-    """Lattice vectors (3, 3) in Å and fractional positions of the conventional cell, or GeometryError."""
-    crystal = atoms.cell.tolist(), atoms.get_scaled_positions().tolist(), atoms.numbers.tolist()
-    cause: Exception | None = None
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # spglib 2.7 announces that 2.8 will raise instead of giving None
-        try:
-            cell = spglib.standardize_cell(crystal, to_primitive=False, symprec=SYMPREC)
-        except Exception as error:  # older versions have no class of their own for it
-            cell, cause = None, error
-    if cell is None:
-        raise GeometryError(
-            "no conventional cell could be found",
-            where=f"{atoms.get_chemical_formula()}",
-            wanted="a crystal",
-            remedy="relax the structure first, or check its cell",
-        ) from cause
-    return np.asarray(cell[0]), np.asarray(cell[1])
 
 
 def _energy(atoms: ase.Atoms, calculator: BaseCalculator, config: EOSConfig) -> tuple[float, ase.Atoms]:

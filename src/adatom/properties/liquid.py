@@ -6,20 +6,20 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import ase
 import ase.io
 import numpy as np
 from ase.calculators.calculator import BaseCalculator
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from adatom.config import Config, Switch
 from adatom.errors import ConfigError, DataError
 from adatom.neighbors import charge_and_spin
 from adatom.potential import Potential
 from adatom.properties.molecules import Integrity, Molecules, integrity, kinds, molecules
-from adatom.properties.observables import Average, average
+from adatom.properties.observables import FEWEST, Average, average
 from adatom.properties.vibrations import rigid_motions
 from adatom.report.figure import plain, thin
 from adatom.report.record import Record, read_lines
@@ -32,6 +32,7 @@ from adatom.units import BOLTZMANN, ENERGY, EV_PER_A3_IN_GPA
 AMU_PER_A3 = 1.66053906660  # g/cm^3
 EV_IN_KJ_PER_MOL = 1.0 / ENERGY["kJ/mol"]
 POINTS = 500  # of a curve in a record
+STARTS = 0.1  # of the run of the gas is left out of its mean
 Gas = Literal["dynamics", "harmonic", "none"]
 Progress = Callable[[str, int, int, Thermo], None]  # stage, step, of steps, what was logged
 
@@ -59,13 +60,32 @@ class LiquidConfig(Config):
     seed: NonNegativeInt = 0
     compile: Switch = "auto"
 
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        """What the means are made of must be there when the runs are done: lines of the log, and a frame."""
+        begin, end = (round(1e3 * ps / self.timestep_fs) for ps in (self.equilibration_ps, self.total_ps))
+        last = end // self.frames_every * self.frames_every
+        if _lines(begin, end, self.log_every) < FEWEST or last < begin:
+            raise ValueError(
+                f"production_ps of {self.production_ps:g} is too short: its means need {FEWEST} lines and a frame"
+            )
+        begin, end = (round(1e3 * share * self.gas_ps / self.timestep_fs) for share in (STARTS, 1.0))
+        if self.gas == "dynamics" and _lines(begin, end, self.log_every) < FEWEST:
+            raise ValueError(f"gas_ps of {self.gas_ps:g} is too short: its mean needs {FEWEST} lines of the log")
+        return self
+
+    @property
+    def total_ps(self) -> float:
+        """Of the liquid."""
+        return self.equilibration_ps + self.production_ps
+
     def liquid(self) -> MDConfig:
         """The run at constant pressure."""
         own = {
             "ensemble": "npt", "thermostat": "bussi", "thermostat_ps": self.thermostat_ps,
             "pressure_GPa": self.pressure_GPa, "barostat_ps": self.barostat_ps,
             "compressibility_per_GPa": self.compressibility_per_GPa,
-            "steps": round(1e3 * (self.equilibration_ps + self.production_ps) / self.timestep_fs),
+            "steps": round(1e3 * self.total_ps / self.timestep_fs),
             "compile": self.compile,
         }  # fmt: skip
         return MDConfig.parse(self._shared() | own, where="liquid")
@@ -317,7 +337,7 @@ def gas_phase(
     show = None if progress is None else (lambda step, thermo: progress("gas", step, total, thermo))
     run(rest.atoms, engine, config.vapour(), folder, "gas", restart=going_on, overwrite=overwrite, progress=show)
     series = _series(files.log)
-    late = series["time_ps"] >= 0.1 * config.gas_ps
+    late = series["time_ps"] >= STARTS * config.gas_ps
     mean = average(series["potential_eV"][late], config.log_every * config.timestep_fs * 1e-3)
     seen = integrity(ase.io.iread(files.trajectory), alone)
     return GasPhase(mean.value, mean.error, "dynamics", mean.correlation_ps, seen.whole)
@@ -327,6 +347,11 @@ def count_vibrations(molecule: ase.Atoms) -> int:
     """How many vibrations a molecule has: 3N - 6, 3N - 5 where it is linear, none of an atom."""
     _, rigid = rigid_motions(molecule, np.arange(len(molecule)))
     return 3 * len(molecule) - int(rigid.shape[1])
+
+
+def _lines(begin: int, end: int, every: int) -> int:
+    """How many steps from ``begin`` to ``end`` are logged."""
+    return end // every - (begin - 1) // every
 
 
 def _series(log: Path) -> dict[str, np.ndarray]:

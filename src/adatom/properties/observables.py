@@ -14,6 +14,7 @@ from adatom.sim.record import Thermo
 
 OUTLAST = 5.0  # correlation times in a block: its mean then knows little of the next one's
 MIN_BLOCKS, MAX_BLOCKS = 4, 20
+FEWEST = 2 * MIN_BLOCKS  # values of a mean with an error
 LONG = 50.0  # correlation times in a series that is long enough to know them
 
 
@@ -125,10 +126,10 @@ def average(values: Sequence[float] | np.ndarray, interval_ps: float) -> Average
     """
     series = np.asarray(values, dtype=np.float64)
     count = len(series)
-    if count < 2 * MIN_BLOCKS:
+    if count < FEWEST:
         raise DataError(
             "too few values for a mean with an error",
-            wanted=f"{2 * MIN_BLOCKS} at least",
+            wanted=f"{FEWEST} at least",
             got=f"{count}",
             remedy="log more often, or run longer",
         )

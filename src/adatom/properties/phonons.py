@@ -73,7 +73,12 @@ class Thermal:
     zero_point_eV: float
 
     def at(self, temperature: float) -> tuple[float, float, float]:
-        """Free energy (eV), entropy and heat capacity (kB) per atom at a temperature in K, between the points."""
+        """Free energy (eV), entropy and heat capacity (kB) per atom at a temperature in K, between the points.
+
+        NaN beyond the last.
+        """
+        if temperature > self.temperatures[-1]:
+            return math.nan, math.nan, math.nan
         curves = (self.free_energy_eV, self.entropy_kB, self.heat_capacity_kB)
         free, entropy, heat = (float(np.interp(temperature, self.temperatures, curve)) for curve in curves)
         return free, entropy, heat
@@ -254,10 +259,10 @@ def planned(
         numbers=conventional.numbers,
         cell=conventional.cell.array,
         scaled_positions=conventional.get_scaled_positions(),
+        masses=conventional.get_masses(),
     )
-    centring: Any = space_group(conventional).symbol[
-        0
-    ]  # P, F, I, A, C or R: from the conventional to the primitive cell
+    # P, F, I, A, C or R: from the conventional to the primitive cell
+    centring: Any = space_group(conventional).symbol[0]
     found: Any = Phonopy(unit, supercell_matrix=np.diag(cell.repeats), primitive_matrix=centring)
     found.generate_displacements(distance=displacement_A)
     displaced = [_atoms(one, conventional.info) for one in found.supercells_with_displacements]
@@ -396,4 +401,6 @@ def _warnings(softest: Softest, edge: float, least: float) -> list[str]:
 
 def _atoms(cell: Any, info: dict[str, Any] | None = None) -> ase.Atoms:
     """Atoms of phonopy as those of ASE."""
-    return ase.Atoms(cell.numbers, positions=cell.positions, cell=cell.cell, pbc=True, info=dict(info or {}))
+    return ase.Atoms(
+        cell.numbers, positions=cell.positions, cell=cell.cell, pbc=True, info=dict(info or {}), masses=cell.masses
+    )

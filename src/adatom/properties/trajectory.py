@@ -54,11 +54,18 @@ def read_frames_of(path: str | Path, skip_ps: float = 0.0, interval_fs: float | 
     Raises
     ------
     DataError
-        No such file, a broken one, no frame left, or a time to skip and none in the frames.
+        No such file, a broken one, no frame left, a time to skip and none in the frames, or an interval beside times.
     """
     frames: list[ase.Atoms] = []
     for number, frame in enumerate(stream_frames(Path(path))):
         atoms = frame.atoms
+        if interval_fs is not None and "time_ps" in frame.fields:
+            raise DataError(
+                "the frames say themselves when they were, and an interval was given",
+                where=f"{path}, frame {number}",
+                got=f"time_ps {frame.fields['time_ps']} and an interval of {interval_fs:g} fs",
+                remedy="leave --interval out, or take time_ps out of the file",
+            )
         if interval_fs is not None:
             atoms.info["time_ps"] = 1e-3 * interval_fs * number
         elif "time_ps" in frame.fields:

@@ -118,8 +118,9 @@ def velocities(motion: Trajectory, *, lag_ps: float | None = None) -> Velocities
     damping = np.sinc(frequency * dt) ** 2
     found, sums = {}, np.zeros(lags)
     for name, members in motion.species().items():
-        products = correlation(series[:, members], lags)
-        sums += motion.masses[members[0]] * products
+        # by kinetic energy within an element too: isotopes move at frequencies of their own
+        products = correlation(series[:, members] * np.sqrt(motion.masses[members])[:, None], lags)
+        sums += products
         heat = None if given is None else _temperature(motion.masses[members], given[:, members])
         found[name] = _spectrum(products, dt, heat, damping if given is None else None)
     heat = None if given is None else _temperature(motion.masses, given)
