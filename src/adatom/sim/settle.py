@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +13,10 @@ from ase.calculators.calculator import BaseCalculator
 
 from adatom.errors import SimulationError
 from adatom.potential import Potential
+from adatom.sim.curvature import Memory, direction, limited, remember
 from adatom.sim.guard import Guard, card_of
 from adatom.sim.many import Evaluation, evaluate
 from adatom.sim.relax import as_calculator
-
-MEMORY = 20  # steps and changes of force that are remembered
-STIFFNESS = 70.0  # eV/Å^2, before anything is known of the curvature
-STRIDE = 0.2  # Å, the longest step of an atom
 
 
 @dataclass(frozen=True)
@@ -56,77 +53,66 @@ def settle(
 ) -> list[Settled]:
     """Relax the atoms of every structure until no force is above ``fmax`` (eV/Å), those still moving as one batch.
 
-    Each goes its own way by L-BFGS (Nocedal and Wright, Numerical Optimization, algorithm 7.4) with steps of 0.2 Å at
-    most. ``progress`` is called with the step and the number of structures that still move. Constraints are not looked
-    at. Raises what ``evaluate`` raises, and SimulationError where atoms end on one another.
+    Each goes its own way by L-BFGS (``adatom.sim.curvature``) with steps of 0.2 Å at most. ``progress`` is called with
+    the step and the number of structures that still move. Constraints are not looked at. Raises what ``evaluate``
+    raises, and SimulationError where atoms end on one another.
     """
     engine = as_calculator(calculator)
-    paths = [_Path(atoms) for atoms in structures]
-    moving = list(range(len(paths)))
+    ends = [_free(atoms) for atoms in structures]
+    last = [Evaluation(np.nan, np.full((len(atoms), 3), np.nan), np.full((3, 3), np.nan)) for atoms in ends]
+    made, largest = [0] * len(ends), [np.inf] * len(ends)
+    way = _Way([len(atoms) for atoms in ends])
+    moving = list(range(len(ends)))
     for step in range(steps + 1):
-        found = evaluate([paths[k].atoms for k in moving], engine)
+        found = evaluate([ends[k] for k in moving], engine)
         for k, one in zip(moving, found, strict=True):
-            paths[k].arrive(one)
-        moving = [k for k in moving if paths[k].fmax > fmax]
+            last[k], largest[k] = one, float(np.linalg.norm(one.forces, axis=1).max(initial=0.0))
+        moving = [k for k in moving if largest[k] > fmax]
         if progress is not None:
             progress(step, len(moving))
         if not moving or step == steps:
             break
+        moves = way.on({k: last[k].forces for k in moving})
         for k in moving:
-            paths[k].go()
-    for path in paths:
-        guard = Guard(path.atoms, card_of(engine))
-        guard.check_distances(path.steps, torch.from_numpy(path.atoms.get_positions()), path.atoms.cell.array)
-    ends = [path.atoms for path in paths]
-    final = evaluate(ends, engine, stress=True) if stress else [path.last for path in paths]
+            ends[k].positions += moves[k]
+            made[k] += 1
+    for k, atoms in enumerate(ends):
+        Guard(atoms, card_of(engine)).check_distances(
+            made[k], torch.from_numpy(atoms.get_positions()), atoms.cell.array
+        )
+    final = evaluate(ends, engine, stress=True) if stress else last
     return [
-        Settled(path.atoms, one, path.fmax <= fmax, path.steps, path.fmax)
-        for path, one in zip(paths, final, strict=True)
+        Settled(atoms, one, size <= fmax, count, size)
+        for atoms, one, size, count in zip(ends, final, largest, made, strict=True)
     ]
 
 
-class _Path:
-    """One structure on its way: what L-BFGS remembers of it."""
+def _free(atoms: ase.Atoms) -> ase.Atoms:
+    copy = atoms.copy()
+    copy.set_constraint()
+    return copy
 
-    def __init__(self, atoms: ase.Atoms) -> None:
-        self.atoms = atoms.copy()
-        self.atoms.set_constraint()
-        self.steps, self.fmax = 0, np.inf
-        self.last = Evaluation(np.nan, np.full((len(atoms), 3), np.nan), np.full((3, 3), np.nan))
-        self._moves: list[tuple[np.ndarray, np.ndarray]] = []  # step and change of gradient
-        self._step = np.zeros(0)
 
-    def arrive(self, found: Evaluation) -> None:
-        """Learn the forces of where it stands."""
-        if self._step.size:
-            turn = (self.last.forces - found.forces).ravel()
-            if self._step @ turn > 1e-12 * np.linalg.norm(self._step) * np.linalg.norm(turn):
-                self._moves = [*self._moves[-MEMORY + 1 :], (self._step, turn)]
-        self.last = found
-        self.fmax = float(np.sqrt(np.square(found.forces).sum(axis=1).max(initial=0.0)))
+class _Way:
+    """Structures on their way down in fixed cells. One at rest is pulled by nothing, and goes nowhere."""
 
-    def go(self) -> None:
-        """Make the next step."""
-        step = self._direction().reshape(-1, 3)
-        longest = float(np.linalg.norm(step, axis=1).max())
-        if longest > STRIDE:
-            step *= STRIDE / longest
-        self.atoms.positions += step
-        self._step = step.ravel()
-        self.steps += 1
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self._sizes, count = list(sizes), len(sizes)
+        owner = torch.arange(count).repeat_interleave(torch.tensor(self._sizes, dtype=torch.int64))
+        self._memory = Memory.empty(owner, count)
+        self._known = torch.ones(count, dtype=torch.bool)
+        self._fixed = torch.zeros(count, 3, 3, dtype=torch.float64)  # pulls and strains of cells: none
+        self._move = self._forces = torch.zeros(owner.shape[0], 3, dtype=torch.float64)
 
-    def _direction(self) -> np.ndarray:
-        """Force times the inverse of the curvature met so far."""
-        q = self.last.forces.ravel().copy()
-        weights = []
-        for s, y in reversed(self._moves):
-            weights.append((s @ q) / (s @ y))
-            q -= weights[-1] * y
-        q *= (
-            (self._moves[-1][0] @ self._moves[-1][1]) / (self._moves[-1][1] @ self._moves[-1][1])
-            if self._moves
-            else (1.0 / STIFFNESS)
-        )
-        for (s, y), weight in zip(self._moves, reversed(weights), strict=True):
-            q += (weight - (y @ q) / (s @ y)) * s
-        return q
+    def on(self, found: Mapping[int, np.ndarray]) -> list[np.ndarray]:
+        """The next moves of all structures, (n, 3) Å each, from the forces (n, 3) on those that still move."""
+        forces = torch.cat([
+            torch.from_numpy(np.asarray(found[k], dtype=np.float64) if k in found else np.zeros((size, 3)))
+            for k, size in enumerate(self._sizes)
+        ])  # fmt: skip
+        flat = self._fixed.flatten(1)
+        remember(self._memory, self._known, self._move, self._forces - forces, flat, flat)
+        towards = direction(self._memory, torch.ones_like(flat[:, 0]), forces, self._fixed)
+        self._move, _ = limited(self._memory, *towards)
+        self._forces = forces
+        return [move.numpy() for move in self._move.split(self._sizes)]
