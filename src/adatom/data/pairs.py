@@ -123,6 +123,13 @@ def box_of(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
     return box
 
 
+def strain_of(box: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """Strain eps (3, 3), symmetric, of a box (rows are vectors) that changes by so much: box -> box (1 + eps)."""
+    gradient = np.linalg.inv(box) @ change
+    strain: np.ndarray = 0.5 * (gradient + gradient.T)
+    return strain
+
+
 def _neighbours(points: np.ndarray) -> list[tuple[int, int]]:
     """Pairs (a < b) of near points: the nearest of each, or of many points those near along some directions."""
     count = len(points)
@@ -156,8 +163,7 @@ def _row(
     if not pbc.any():
         turn = rotations(fractional[1], fractional[0])
         shift, second = fractional[1] @ turn - fractional[0], second @ turn
-    change = box_b - box_a
-    strained = pbc.any() and np.abs(change).max() > 1e-6
+    strained = pbc.any() and np.abs(box_b - box_a).max() > 1e-6
     if strained and not (np.isfinite(a.stress).all() and np.isfinite(b.stress).all()):
         return None
     ends = ((forces[0], a.stress, box_a), (second, b.stress, box_b))
@@ -165,8 +171,7 @@ def _row(
     stress_work, strain = 0.0, 0.0
     if strained:
         for _, stress, box in ends:
-            eps = np.linalg.inv(box) @ change
-            eps = 0.5 * (eps + eps.T)
+            eps = strain_of(box, box_b - box_a)
             strain = max(strain, float(np.abs(eps).max()))
             stress_work += 0.5 * abs(float(np.linalg.det(box))) * float((stress * eps).sum())
     distance = float(np.linalg.norm(shift @ box_a, axis=1).max()) + STRAIN_IN_A * strain

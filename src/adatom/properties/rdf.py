@@ -11,8 +11,11 @@ import ase
 import numpy as np
 
 from adatom.elements import symbol
-from adatom.errors import DataError, GeometryError
+from adatom.errors import DataError
 from adatom.neighbors import neighbor_list
+from adatom.properties.trajectory import require_periodic, require_same_atoms
+
+OPEN = "g(r) needs an average density, and a system that is not periodic in three directions has none"
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ def rdf(frames: Iterable[ase.Atoms], r_max: float = 8.0, width: float = 0.05) ->
     sums: dict[tuple[int, int], np.ndarray] = {}
     neighbours: dict[tuple[int, int], np.ndarray] = {}
     for atoms in frames:
-        _check(atoms, first or atoms, count)
+        require_same_atoms(atoms, first or atoms, f"frame {count}")
+        require_periodic(atoms, OPEN, f"frame {count}")
         first = first or atoms
         totals = {int(z): int(n) for z, n in zip(*np.unique(atoms.numbers, return_counts=True), strict=True)}
         counts = _pair_counts(atoms, list(totals), edges)
@@ -150,22 +154,3 @@ def _pair_counts(atoms: ase.Atoms, species: list[int], edges: np.ndarray) -> dic
         (a, b): np.bincount(shell[(centre == a) & (other == b)], minlength=len(edges) - 1).astype(np.float64)
         for a, b in itertools.combinations_with_replacement(species, 2)
     }
-
-
-def _check(atoms: ase.Atoms, first: ase.Atoms, frame: int) -> None:
-    if not np.array_equal(atoms.numbers, first.numbers):
-        raise DataError(
-            "the frames are not of the same atoms",
-            where=f"frame {frame}",
-            wanted=first.get_chemical_formula(),
-            got=atoms.get_chemical_formula(),
-            remedy="give the frames of one simulation",
-        )
-    if not np.all(atoms.pbc) or atoms.cell.volume <= 0.0:
-        raise GeometryError(
-            "g(r) needs an average density, and a system that is not periodic in three directions has none",
-            where=f"frame {frame}",
-            wanted="pbc = True, True, True and a cell",
-            got=f"pbc = {', '.join(str(bool(p)) for p in atoms.pbc)}",
-            remedy="set cell and pbc",
-        )

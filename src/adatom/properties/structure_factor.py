@@ -14,7 +14,10 @@ from pydantic import PositiveFloat, PositiveInt
 from adatom.config import Config
 from adatom.elements import symbol
 from adatom.errors import DataError, GeometryError
+from adatom.properties.trajectory import require_periodic, require_same_atoms
 from adatom.report.figure import plain
+
+OPEN = "wave vectors are those of a periodic cell, and this system is not periodic in three directions"
 
 
 class StructureFactorConfig(Config):
@@ -71,7 +74,8 @@ def structure_factor(
     if not frames:
         raise DataError("there are no frames to average over", wanted="one at least", remedy="check the trajectory")
     for number, atoms in enumerate(frames):
-        _check(atoms, frames[0], number)
+        require_same_atoms(atoms, frames[0], f"frame {number}")
+        require_periodic(atoms, OPEN, f"frame {number}")
     numbers = frames[0].numbers
     species = [int(z) for z in np.unique(numbers)]
     pairs = list(itertools.combinations_with_replacement(species, 2))
@@ -161,22 +165,3 @@ def _binned(shell: np.ndarray, values: np.ndarray, shells: int) -> np.ndarray:
     """Sums of values over shells, (B,)."""
     sums: np.ndarray = np.bincount(shell, values, minlength=shells + 1)[:shells]
     return sums
-
-
-def _check(atoms: ase.Atoms, first: ase.Atoms, frame: int) -> None:
-    if not np.array_equal(atoms.numbers, first.numbers):
-        raise DataError(
-            "the frames are not of the same atoms",
-            where=f"frame {frame}",
-            wanted=first.get_chemical_formula(),
-            got=atoms.get_chemical_formula(),
-            remedy="give the frames of one simulation",
-        )
-    if not np.all(atoms.pbc) or atoms.cell.volume <= 0.0:
-        raise GeometryError(
-            "wave vectors are those of a periodic cell, and this system is not periodic in three directions",
-            where=f"frame {frame}",
-            wanted="pbc = True, True, True and a cell",
-            got=f"pbc = {', '.join(str(bool(p)) for p in atoms.pbc)}",
-            remedy="set cell and pbc",
-        )

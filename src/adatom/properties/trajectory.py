@@ -13,7 +13,7 @@ from ase import units
 
 from adatom.data.frames import stream_frames
 from adatom.elements import symbol
-from adatom.errors import DataError
+from adatom.errors import DataError, GeometryError
 
 FOLLOWED = 0.4  # of a cell, from frame to frame: an atom that goes farther may have gone the other way round
 EVEN = 1e-3  # of the interval, by which times may be off
@@ -123,6 +123,30 @@ def trajectory(frames: Sequence[ase.Atoms], where: str = "trajectory") -> Trajec
     )
 
 
+def require_same_atoms(atoms: ase.Atoms, first: ase.Atoms, where: str) -> None:
+    """DataError for a frame that holds other atoms than the first one."""
+    if not np.array_equal(atoms.numbers, first.numbers):
+        raise DataError(
+            "the frames are not of the same atoms",
+            where=where,
+            wanted=first.get_chemical_formula(),
+            got=atoms.get_chemical_formula(),
+            remedy="give the frames of one simulation, its atoms in one order",
+        )
+
+
+def require_periodic(atoms: ase.Atoms, problem: str, where: str) -> None:
+    """GeometryError for a frame that is not periodic in three directions."""
+    if not np.all(atoms.pbc) or atoms.cell.volume <= 0.0:
+        raise GeometryError(
+            problem,
+            where=where,
+            wanted="pbc = True, True, True and a cell",
+            got=f"pbc = {', '.join(str(bool(p)) for p in atoms.pbc)}, a cell of {atoms.cell.volume:.4g} Å^3",
+            remedy="set cell and pbc",
+        )
+
+
 def _unwrapped(frames: Sequence[ase.Atoms], where: str) -> np.ndarray:
     """Positions of atoms followed from frame to frame, (T, N, 3) Å."""
     followed = np.empty((len(frames), len(frames[0]), 3))
@@ -165,14 +189,7 @@ def _check_atoms(frames: Sequence[ase.Atoms], where: str) -> None:
             "motion needs three frames at least", where=where, got=f"{len(frames)}", remedy="write frames more often"
         )
     for number, atoms in enumerate(frames):
-        if not np.array_equal(atoms.numbers, frames[0].numbers):
-            raise DataError(
-                "the frames are not of the same atoms",
-                where=f"{where}, frame {number}",
-                wanted=frames[0].get_chemical_formula(),
-                got=atoms.get_chemical_formula(),
-                remedy="give the frames of one simulation, its atoms in one order",
-            )
+        require_same_atoms(atoms, frames[0], f"{where}, frame {number}")
 
 
 def _times(frames: Sequence[ase.Atoms], where: str) -> np.ndarray:

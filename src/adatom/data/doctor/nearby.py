@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from adatom.data.pairs import STRAIN_IN_A, box_of, displacement, rotations, turned_to_first
+from adatom.data.pairs import STRAIN_IN_A, box_of, displacement, rotations, strain_of, turned_to_first
 from adatom.data.read import Structure
 
 NEAR: Final = 0.05  # Å, largest displacement of an atom
@@ -99,8 +99,7 @@ class _Group:
         if not self.pbc.any():
             return float(np.linalg.norm(second @ rotations(second, first) - first, axis=1).max())
         shift = displacement(first, second, self.pbc)
-        eps = np.linalg.inv(self.boxes[a]) @ (self.boxes[b] - self.boxes[a])
-        strain = float(np.abs(0.5 * (eps + eps.T)).max())
+        strain = float(np.abs(strain_of(self.boxes[a], self.boxes[b] - self.boxes[a])).max())
         return float(np.linalg.norm(shift @ self.boxes[a], axis=1).max()) + STRAIN_IN_A * strain
 
 

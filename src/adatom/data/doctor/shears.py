@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from adatom.data.doctor.finding import Finding, file_of
-from adatom.data.pairs import Pairs, box_of
+from adatom.data.pairs import Pairs, box_of, strain_of
 from adatom.data.read import Structure
 from adatom.elements import symbols
 
@@ -83,8 +83,7 @@ def _works(structures: Sequence[Structure], pairs: Pairs, k: int) -> tuple[np.nd
     boxes = [box_of(np.asarray(s.atoms.cell), np.asarray(s.atoms.pbc)) for s in ends]
     table, largest = np.zeros((3, 3)), 0.0
     for s, box in zip(ends, boxes, strict=True):
-        strain = np.linalg.inv(box) @ (boxes[1] - boxes[0])
-        shear = 0.5 * (strain + strain.T)[ROWS, COLUMNS]
+        shear = strain_of(box, boxes[1] - boxes[0])[ROWS, COLUMNS]
         # twice: a tensor holds each shear component at two places
         table += abs(float(np.linalg.det(box))) * np.outer(s.stress[ROWS, COLUMNS], shear)
         largest = max(largest, float(np.abs(shear).max()))

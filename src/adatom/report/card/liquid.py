@@ -10,6 +10,7 @@ from adatom.report.figure import Figure, axis, layout, line, reference_line
 from adatom.report.format import MISSING, THIN, number, plural, tidy
 from adatom.report.record import Record
 
+KJ_PER_MOL = 96.485332  # of 1 eV
 MEANS = (
     ("volume_A3", "volume", "Å³"),
     ("energy_eV", "potential energy", "eV"),
@@ -103,7 +104,7 @@ def _energy(record: Record) -> Figure | None:
     mean = record.record("energy_eV").real("value")
     if not time.size or mean is None:
         return None
-    change = (energy - mean) / count * 96.48533212  # kJ/mol
+    change = KJ_PER_MOL * (energy - mean) / count
     look = layout(axis("time (ps)"), axis("E − ⟨E⟩ (kJ per mol of molecules)"))
     look["shapes"] = [reference_line(0.0)]
     return Figure("liquid-energy", "Potential energy", "", [line(time, change, "energy", "@orange", 1.0)], look)

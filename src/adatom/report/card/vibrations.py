@@ -12,6 +12,7 @@ from adatom.report.record import Record
 
 WIDTH = 10.0  # cm^-1, half width of a line as drawn
 MDYN_PER_A = 0.1602177  # of 1 eV/Å^2
+J_PER_MOL = 96485.332  # of 1 eV
 SHAPES = {
     "atom": "an atom",
     "line": "a linear molecule: translations and two rotations projected out",
@@ -42,7 +43,7 @@ def section(record: Record) -> Section:
         entropy = standard.real("entropy_eV_per_K") or 0.0
         facts += [
             (f"Enthalpy H, {where}", f"{fixed(standard.real('enthalpy_eV'), 4)}{THIN}eV"),
-            (f"Entropy S, {where}", f"{fixed(96485.332 * entropy, 2)}{THIN}J/mol/K"),
+            (f"Entropy S, {where}", f"{fixed(J_PER_MOL * entropy, 2)}{THIN}J/mol/K"),
             (f"Gibbs energy G, {where}", f"{fixed(standard.real('gibbs_eV'), 4)}{THIN}eV"),
             ("Symmetry number", fixed(standard.whole("symmetry_number"), 0)),
             ("Multiplicity", fixed(standard.whole("multiplicity"), 0)),
