@@ -9,8 +9,9 @@ import ase
 import torch
 from torch import Tensor
 
-from adatom.graph import Graph, pad_neighbours, pad_rows, reverse_edges
-from adatom.neighbors import check_cell, neighbor_list
+from adatom.graph import Graph, pad_rows
+from adatom.neighbors import check_cell
+from adatom.sim.skin import Cut, wide_edges
 
 
 @dataclass(frozen=True)
@@ -60,19 +61,6 @@ class _Boxes:
     translations: Tensor  # (H, 3)  Å, of the pairs
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """What is left of the wide lists at the cutoff."""
-
-    kept: Tensor  # (H,)
-    edges: Tensor  # (2, E)
-    shifts: Tensor  # (E, 3)
-    slots: Tensor  # (N, M)
-    neighbours: Tensor  # (N, M)
-    back: Tensor  # (N, M)
-    reverse: Tensor  # (E,)
-
-
 class Lists:
     """Graphs of a batch whose structures move, come and go; each holds just the edges shorter than ``cutoff``.
 
@@ -96,7 +84,7 @@ class Lists:
         self._known: dict[Hashable, _Wide] = {}
         self._joined: _Joined | None = None
         self._boxes: _Boxes | None = None
-        self._cut: _Cut | None = None
+        self._cut: Cut | None = None
 
     def graph(
         self,
@@ -187,29 +175,20 @@ class Lists:
     def _build(self, numbers: Tensor, positions: Tensor, cell: Tensor, pbc: Tensor) -> _Wide:
         r, box, periodic = (t.detach().cpu().numpy() for t in (positions, cell, pbc))
         check_cell(ase.Atoms(numbers.cpu().numpy(), r, cell=box, pbc=periodic))
-        # a hair more than asked: a pair at the very end of the reach is then never found in one direction only
-        edge_array, shift_array = neighbor_list(r, box, periodic, self.cutoff + self.skin + 1e-6)
-        edges, shifts = torch.from_numpy(edge_array), torch.from_numpy(shift_array)
-        reverse = reverse_edges(edges, shifts)
-        both = (reverse < edges.shape[1]).nonzero().flatten()
-        if both.shape[0] < edges.shape[1]:
-            edges, shifts = edges.index_select(1, both), shifts.index_select(0, both)
-            reverse = reverse_edges(edges, shifts)
-        own = torch.arange(edges.shape[1])
-        first, pair_of = torch.unique(torch.minimum(own, reverse), return_inverse=True)
+        found = wide_edges(r, box, periodic, self.cutoff + self.skin)
         atoms = numbers.shape[0]
-        whole = not periodic.any() and edges.shape[1] == atoms * (atoms - 1)
+        whole = not periodic.any() and found.edges.shape[1] == atoms * (atoms - 1)
         self.builds += 1
         return _Wide(
             numbers.clone(),
             positions.detach().clone(),
             cell.clone(),
             pbc.clone(),
-            edges.to(self.device),
-            shifts.to(self.device),
-            reverse.to(self.device),
-            first.to(self.device),
-            pair_of.to(self.device),
+            found.edges.to(self.device),
+            found.shifts.to(self.device),
+            found.reverse.to(self.device),
+            found.first.to(self.device),
+            found.pair_of.to(self.device),
             whole,
         )
 
@@ -263,19 +242,13 @@ class Lists:
         translations = torch.bmm(joined.pair_shifts.unsqueeze(1), of_pair).flatten(1)
         return _Boxes(cell.clone(), anchors, room, translations)
 
-    def _recut(self, joined: _Joined, boxes: _Boxes, positions: Tensor) -> _Cut:
+    def _recut(self, joined: _Joined, boxes: _Boxes, positions: Tensor) -> Cut:
         """Drop what is longer than the cutoff; both directions of a pair stay or go together."""
         ends = positions.index_select(0, joined.pairs[1]) - positions.index_select(0, joined.pairs[0])
         squares = ends.add_(boxes.translations).square_() @ ends.new_ones(3)
         kept = squares < self.cutoff**2
-        if self._cut is not None and torch.equal(kept, self._cut.kept):
+        if self._cut is not None and self._cut.kept is not None and torch.equal(kept, self._cut.kept):
             return self._cut
-        both = kept.index_select(0, joined.pair_of)  # (E,)
-        index = both.nonzero().flatten()
-        place = both.cumsum(0).sub_(1)  # (E,)  old number -> new
-        edges = torch.stack([end.index_select(0, index) for end in joined.edges])
-        reverse = place.index_select(0, joined.reverse.index_select(0, index))
-        slots = pad_rows(edges[0], positions.shape[0])
-        shifts = joined.shifts.index_select(0, index)
-        self._cut = _Cut(kept, edges, shifts, slots, *pad_neighbours(edges, slots, reverse), reverse)
+        atoms = positions.shape[0]
+        self._cut = Cut.at(kept, joined.pair_of, joined.edges, joined.shifts, joined.reverse, atoms)
         return self._cut

@@ -42,8 +42,8 @@ class _Wide:
 
 
 @dataclass(frozen=True)
-class _Cut:
-    """The edges of a graph: what is left of the wide list at the cutoff, or all of it."""
+class Cut:
+    """The edges of a graph: what is left of a wide list at the cutoff, or all of it."""
 
     kept: Tensor | None  # (H,)  bool; None: the wide list, to stay whole
     edges: Tensor  # (2, E)
@@ -54,7 +54,17 @@ class _Cut:
     reverse: Tensor  # (E,)
 
     @classmethod
-    def of(cls, kept: Tensor | None, edges: Tensor, shifts: Tensor, reverse: Tensor, atoms: int) -> _Cut:
+    def at(cls, kept: Tensor, pair_of: Tensor, edges: Tensor, shifts: Tensor, reverse: Tensor, atoms: int) -> Cut:
+        """What is left of a wide list where pairs (H,) are kept: both directions of a pair stay or go together."""
+        both = kept.index_select(0, pair_of)  # (E,)
+        index = both.nonzero().flatten()
+        place = both.cumsum(0).sub_(1)  # (E,)  old number -> new
+        left = torch.stack([end.index_select(0, index) for end in edges])  # rows one by one: five times faster
+        back = place.index_select(0, reverse.index_select(0, index))
+        return cls.of(kept, left, shifts.index_select(0, index), back, atoms)
+
+    @classmethod
+    def of(cls, kept: Tensor | None, edges: Tensor, shifts: Tensor, reverse: Tensor, atoms: int) -> Cut:
         """With the padded tables that belong to the edges."""
         slots = pad_rows(edges[0], atoms)
         return cls(kept, edges, shifts, slots, *pad_neighbours(edges, slots, reverse), reverse)
@@ -105,7 +115,7 @@ class SkinList:
         self._charge = self._spin = self._source = torch.zeros(1)
         self._given: tuple[float, float] | None = None  # total charge and multiplicity
         self._wide: _Wide | None = None
-        self._cut: _Cut | None = None
+        self._cut: Cut | None = None
         self._box: _Box | None = None
         self._graph: Graph | None = None  # the last one, which is the next one if nothing but positions has changed
 
@@ -190,24 +200,15 @@ class SkinList:
         pbc, cell = self._pbc, np.where(self._pbc[:, None], origin.cell, 0.0)
         positions = origin.positions.copy()
         check_cell(ase.Atoms(self._numbers, positions, cell=cell, pbc=pbc))
-        # a hair more than asked: a pair at the very end of the reach is then never found in one direction only
-        edge_array, shift_array = neighbor_list(positions, cell, pbc, self.cutoff + self.skin + 1e-6)
-        edges, shifts = torch.from_numpy(edge_array), torch.from_numpy(shift_array)
-        reverse = reverse_edges(edges, shifts)
-        both = (reverse < edges.shape[1]).nonzero().flatten()
-        if both.shape[0] < edges.shape[1]:
-            edges, shifts = edges.index_select(1, both), shifts.index_select(0, both)
-            reverse = reverse_edges(edges, shifts)
-        first = torch.minimum(torch.arange(edges.shape[1]), reverse)  # (E,)  the edge that speaks for both directions
-        chosen, pair_of = torch.unique(first, return_inverse=True)
+        found = wide_edges(positions, cell, pbc, self.cutoff + self.skin)
         owner = torch.zeros(positions.shape[0], dtype=torch.int64)
         tensors = (
-            edges,
-            shifts,
-            reverse,
-            edges.index_select(1, chosen),
-            shifts.index_select(0, chosen),
-            pair_of,
+            found.edges,
+            found.shifts,
+            found.reverse,
+            found.edges.index_select(1, found.first),
+            found.shifts.index_select(0, found.first),
+            found.pair_of,
             torch.from_numpy(self._numbers.astype(np.int64)),
             torch.from_numpy(pbc.reshape(1, 3)),
             owner,
@@ -239,24 +240,43 @@ class SkinList:
             room = math.inf  # there is no other pair
         return _Box(cell, box.unsqueeze(0), torch.from_numpy(anchors).to(self.device), room, wide.pair_shifts @ box)
 
-    def _whole(self, wide: _Wide, box: _Box) -> _Cut | None:
+    def _whole(self, wide: _Wide, box: _Box) -> Cut | None:
         """The wide list as it is where cutting would not pay: few edges to lose, or a device that waits for no host."""
         beyond = 2 * int((_squares(wide, box, box.anchors) >= self.cutoff**2).sum())
         if self.device.type == "cpu" and beyond > CUT_COSTS + CUT_SHARE * wide.edges.shape[1]:
             return None
-        return _Cut.of(None, wide.edges, wide.shifts, wide.reverse, wide.numbers.shape[0])
+        return Cut.of(None, wide.edges, wide.shifts, wide.reverse, wide.numbers.shape[0])
 
-    def _recut(self, wide: _Wide, squares: Tensor) -> _Cut:
+    def _recut(self, wide: _Wide, squares: Tensor) -> Cut:
         """Drop what is longer than the cutoff; both directions of a pair stay or go together."""
         kept = squares < self.cutoff**2
         if self._cut is not None and self._cut.kept is not None and torch.equal(kept, self._cut.kept):
             return self._cut
-        both = kept.index_select(0, wide.pair_of)  # (E,)
-        index = both.nonzero().flatten()
-        place = both.cumsum(0).sub_(1)  # (E,)  old number -> new
-        edges = torch.stack([end.index_select(0, index) for end in wide.edges])  # rows one by one: five times faster
-        reverse = place.index_select(0, wide.reverse.index_select(0, index))
-        return _Cut.of(kept, edges, wide.shifts.index_select(0, index), reverse, wide.numbers.shape[0])
+        return Cut.at(kept, wide.pair_of, wide.edges, wide.shifts, wide.reverse, wide.numbers.shape[0])
+
+
+class Edges(NamedTuple):
+    """Edges of one structure in both directions; H pairs stand for an edge and its reverse each."""
+
+    edges: Tensor  # (2, E)
+    shifts: Tensor  # (E, 3)
+    reverse: Tensor  # (E,)
+    first: Tensor  # (H,)  the edge that speaks for both directions
+    pair_of: Tensor  # (E,)  the pair of each edge
+
+
+def wide_edges(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, reach: float) -> Edges:
+    """All edges within ``reach`` (Å), on the CPU; each has its reverse."""
+    # a hair more than asked: a pair at the very end of the reach is then never found in one direction only
+    edge_array, shift_array = neighbor_list(positions, cell, pbc, reach + 1e-6)
+    edges, shifts = torch.from_numpy(edge_array), torch.from_numpy(shift_array)
+    reverse = reverse_edges(edges, shifts)
+    both = (reverse < edges.shape[1]).nonzero().flatten()
+    if both.shape[0] < edges.shape[1]:
+        edges, shifts = edges.index_select(1, both), shifts.index_select(0, both)
+        reverse = reverse_edges(edges, shifts)
+    first, pair_of = torch.unique(torch.minimum(torch.arange(edges.shape[1]), reverse), return_inverse=True)
+    return Edges(edges, shifts, reverse, first, pair_of)
 
 
 def farthest(positions: Tensor, anchors: Tensor) -> float:
