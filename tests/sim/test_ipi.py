@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
@@ -345,3 +346,24 @@ def test_adatom_ipi_answers_a_server_until_it_goes(command: Command) -> None:
         code, said = command("ipi", "toy.adatom", "start.xyz", *words)
         assert code == 1
         assert "--socket NAME" in said
+
+
+def test_adatom_pimd_says_by_its_exit_code_that_it_was_stopped_and_goes_on(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["pimd", "toy.adatom", "start.xyz", "--beads", 2, "--log-every", 1, "--json", "out.json"]
+
+    def pressed(*arguments: object, **settings: object) -> object:
+        return replace(path_integral(*arguments, **settings), finished=False)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr("adatom.sim.pimd.path_integral", pressed)
+        code, said = command(*words, "--steps", 4)
+    assert code == 130
+    assert "--restart goes on" in said
+    code, said = command(*words, "--steps", 8, "--restart")
+    assert code == 0, said
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert (record["model"], record["formula"]) == ("toy.adatom", "H2O")
+    assert record["time_ps"] == pytest.approx(8 * 0.5e-3)
+    assert command(*words, "--equilibration", 1.5)[0] == 1

@@ -88,12 +88,12 @@ def pimd(
 ) -> None:
     """Run path-integral molecular dynamics: i-PI is started, its beads are evaluated as batches.
 
-    Ctrl-C ends the run after its step; --restart goes on.
+    Ctrl-C ends the run after its step with exit code 130; --restart goes on.
     """
     from adatom.sim.calculator import Calculator
     from adatom.sim.pimd import PathIntegralConfig, path_integral
 
-    ready(*([json_file] if json_file else ()), overwrite=overwrite)
+    ready(*([json_file] if json_file else ()), overwrite=overwrite or restart)
     if not 0.0 <= equilibration < 1.0:
         raise ConfigError(
             "the equilibration is a share of the run", wanted="0 or more, below 1", got=f"{equilibration:g}"
@@ -122,6 +122,8 @@ def pimd(
         console.print("[yellow]stopped by Ctrl-C[/]; adatom pimd ... --restart goes on")
     console.print(f"{result.evaluations} geometries in {result.seconds:.1f} s   {folder / 'pimd.out'}")
     write(signed(model, atoms) | record, json_file, None)
+    if not result.finished:
+        raise typer.Exit(130)
 
 
 def _pimd_record(result: PathIntegralRun, temperature_K: float, equilibration: float) -> dict[str, Any]:
