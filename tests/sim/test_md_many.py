@@ -13,9 +13,11 @@ from ase.build import bulk, fcc111
 from ase.constraints import FixAtoms
 
 from adatom.errors import CheckpointError, ConfigError, SimulationError
+from adatom.potential import Potential
+from adatom.sim import md
 from adatom.sim.md import MDConfig, run
 from adatom.sim.md_many import ManyMDStep, run_many
-from toy import toy_potential
+from toy import Toy, ToyConfig, toy_potential
 
 
 def structures() -> list[ase.Atoms]:
@@ -101,3 +103,20 @@ def test_constant_pressure_is_refused_not_ignored() -> None:
         run_many([bulk("Cu")], toy_potential(), MDConfig(ensemble="npt"))
     with pytest.raises(ConfigError, match="no atoms"):
         run_many([], toy_potential())
+
+
+def test_a_longer_restart_keeps_the_code_that_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_many(structures(), toy_potential(), MDConfig(steps=4), tmp_path, "run")
+    monkeypatch.setattr(md, "WORTH_COMPILING", 0.0)  # as if the rest were worth it
+    done = run_many(structures(), toy_potential(), MDConfig(steps=8), tmp_path, "run", restart=True)
+    assert [one.steps for one in done.replicas] == [8, 8, 8]
+
+
+def test_a_start_without_a_number_is_on_record(tmp_path: Path) -> None:
+    endless = Potential(Toy(ToyConfig()), {29: float("inf")})
+    done = run_many(structures()[:1], endless, MDConfig(steps=4, compile="off"), tmp_path, "run")
+    assert not done.replicas[0].finished
+    lines = [json.loads(line) for line in (tmp_path / "run-0.jsonl").read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["start", "end"]
+    assert "no number" in lines[-1]["reason"]
+    assert not (tmp_path / "run-0.restart.npz").exists()

@@ -24,25 +24,24 @@ Two forms:
                  A_i  = sum_j a_ij (W h_ij) Y(r_ij)                                  bond orders, (L2, F)
                  x_i <- x_i + W' SiLU( W'' [ A_00 || <f1 f2> || <f1 f2 f3> ] )       f = fields on the sphere from A
 
-             Products of bond orders hold every pair and triple of neighbours with their angles: <f1 f2> is a sum over
-             Legendre polynomials of all pairs. With ``An`` slots attend to one another as well. A lone atom has exactly
-             its reference energy. Energies are invariant under rotation and inversion unless ``symmetry: learned`` lets
-             raw harmonics in. Total charge and multiplicity enter where the training data give them.
+             Products of bond orders hold every pair and triple of neighbours with their angles. With ``An`` slots
+             attend to one another as well. A lone atom has exactly its reference energy. Energies are invariant under
+             rotation and inversion unless ``symmetry: learned`` lets raw harmonics in. Total charge and multiplicity
+             enter where the training data give them.
 ``paper``    as published: features of all slots in every layer, two attentions (edges from an atom, edges to it), raw
              harmonics l <= 5 and bond orders l <= 9 averaged without weights. The energy depends on the orientation,
              jumps by the bond orders as an edge enters, and with node attention is not extensive. It equals the
              authors' code (fairchem-core 2.24.0) to 1e-10: tests/against.
 
 Node attention and periodic boundaries. The published one runs over the atoms of the cell, not over its images, and
-(NeNo) knows no distances: n cells have the same softmax as one, so supercells agree exactly; a molecule in a large box
-feels every other atom of the box alike, however far. Si takes the distance to the nearest image, and supercells then
-differ. In the default form every pair weighs
+(NeNo) knows no distances: supercells agree exactly, and an atom feels every other one of a large box alike, however
+far. Si takes the distance to the nearest image, and supercells then differ. In the default form every pair weighs
 
     W_ij = sum over images of (1 - (r_ij / R)^2)^3 for r_ij < R,
     a_ij = W_ij e^(q_i k_j / sqrt(D)) / (n e^c + sum_k W_ik e^(q_i k_k / sqrt(D)))
 
-with R the node cutoff (twice the cutoff): a sum over all images, so that n cells are exactly n times one, and nothing
-beyond R, so that parts farther apart add up exactly, and in large structures only near atoms are looked at.
+with R the node cutoff (twice the cutoff): n cells are exactly n times one, parts farther apart add up exactly, and in
+large structures only near atoms are looked at.
 
 Shapes: S structures, N atoms, E edges, M neighbours (padded), C channels of an atom, F of a slot (H in the paper form),
 H heads, D channels of a head, B radial functions, L2 = (l_max + 1)^2 harmonics.
@@ -273,7 +272,7 @@ class DefaultBody(nn.Module):
         """Energy relative to the neutral singlet atom without neighbours."""
         neighbours = self._neighbours(attended)
         rows = element_rows(graph, self.config.sources)
-        species = self.species(rows)  # (N, C)
+        species = self.species(rows)
         x = species if self.state is None else species + self.state(graph, species)
         seen = []
         for layer in self.layers:
@@ -403,11 +402,8 @@ class PaperBody(nn.Module):
         self.state, self.slot = nn.Linear(2 * H, H), nn.Linear(2 * H, H)
         self.pair = nn.Linear(GAUSSIANS + (RAW_DEGREE + 1) ** 2, H)
         self.blocks = nn.ModuleList(PaperBlock(config) for _ in range(config.layers))
-        self.encoding = (
-            LegendreEncoding(config.legendre or published_spread(H // config.heads))
-            if "An" in config.components
-            else None
-        )
+        spread = config.legendre or published_spread(H // config.heads)
+        self.encoding = LegendreEncoding(spread) if "An" in config.components else None
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)

@@ -139,14 +139,19 @@ def run_many(
     config = config or MDConfig()
     _check(structures, calculator, config)
     atoms = sum(len(one) for one in structures)
-    chosen = calculator.code if isinstance(calculator, Calculator) and calculator.code != "auto" else None
-    config = config.decided(atoms, chosen)
+    before: str | None = None
+    if isinstance(calculator, Calculator) and calculator.code != "auto":
+        before = calculator.code
+    files = _files(len(structures), folder, name or config.ensemble)
+    begun = [one for one in files if one is not None and one.restart.exists()] if restart else []
+    if begun:
+        before = str(load_restart(begun[0]).config.get("compile", "off"))
+    config = config.decided(atoms, before)
     model = TorchSimModel(calculator, compile=config.compile)
     for number, one in enumerate(structures):
         model.potential.check_atoms(one, where=f"structure {number}, {one.get_chemical_formula()}")
         check_cell(one, f"structure {number}")
-    files = _files(len(structures), folder, name or config.ensemble)
-    if restart and not any(one is not None and one.restart.exists() for one in files):
+    if restart and not begun:
         raise CheckpointError(
             "there is no run to continue",
             where=f"md, {folder}/{name or config.ensemble}-*.restart.npz",
@@ -232,6 +237,7 @@ class _Replica:
         self.kept = self.engine.keep()
         self.kept_step = self.step
         self.first = self.step
+        self.told = not self.fresh  # whether the log has begun
 
     def _velocities(self) -> None:
         config = self.config
@@ -279,11 +285,12 @@ class _Replica:
         self.surface.found = found
         self.engine.evaluate()
         if self.fresh:
-            self.guard.check_numbers(0, float(self.engine.energy), self.motion.forces.cpu().numpy())
-            self.fresh = False
             header = {"atoms": len(self.system), "formula": self.system.get_chemical_formula()}
             about = header | self.config.model_dump(mode="json") | {"max_temperature_K": self.limit}
             self.recorder.line("start", about)
+            self.told = True
+            self.guard.check_numbers(0, float(self.engine.energy), self.motion.forces.cpu().numpy())
+            self.fresh = False
         else:
             self.integrator.after()
             self.step += 1
@@ -360,7 +367,7 @@ class _Replica:
 
     def close(self) -> None:
         """The last line of the log, and where an interrupted run stands."""
-        if not self.fresh:
+        if self.told:
             if not self.done:
                 self.save()
             reason = self.ending or ("finished" if self.step >= self.config.steps else "interrupted")
