@@ -257,7 +257,9 @@ def test_relax_that_does_not_converge_ends_with_an_error_and_leaves_where_it_sta
     code, _, err = adatom("relax", model, place / "crystal.xyz", "--fmax", 1e-6, "--steps", 1, "-o", "half.xyz")
     assert code == 1
     assert "has not converged" in err
-    assert Path("half.xyz").exists()
+    half = ase.io.read("half.xyz").info
+    assert (half["converged"], half["relax_steps"]) == (False, 1)
+    assert half["ending"] == "not converged: steps ran out"
 
 
 def test_md_writes_log_and_trajectory_and_goes_on(adatom: Run, model: Path, place: Path) -> None:
@@ -410,6 +412,7 @@ def test_relax_makes_the_folder_of_its_output(adatom: Run, model: Path, place: P
 def test_impossible_settings_are_named(adatom: Run, model: Path, place: Path) -> None:
     wrong(adatom("md", model, place / "crystal.xyz", "--timestep", -1), "ConfigError", "timestep_fs")
     wrong(adatom("md", model, place / "crystal.xyz", "--ensemble", "nvp"), "ConfigError", "ensemble")
+    wrong(adatom("md", model, place / "crystal.xyz", "--supercell", -1, 1, 1), "ConfigError", "--supercell", "-1 1 1")
     wrong(adatom("relax", model, place / "crystal.xyz", "--optimizer", "bfgs"), "ConfigError", "optimizer")
 
 

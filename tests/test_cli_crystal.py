@@ -91,6 +91,9 @@ def test_vacancy_and_surface_end_with_code_1_where_atoms_come_to_no_rest(adatom:
         (("vacancy", "--mu", "Cu"), "no chemical potential"),
         (("vacancy", "--mu", "Si=-160"), "none for Cu"),
         (("elastic", "--points", "3"), "points"),
+        (("phonons", "--repeats", "-1", "1", "1"), "1 where the cell is to stay"),
+        (("vacancy", "--repeats", "1", "0", "1"), "1 where the cell is to stay"),
+        (("expansion", "--repeats", "-1", "1", "1"), "1 where the cell is to stay"),
     ],
 )
 def test_what_makes_no_sense_is_named(adatom: Run, words: tuple[str, ...], said: str) -> None:

@@ -87,6 +87,7 @@ def relax(
             optimizer=settings.optimizer, pressure_GPa=pressure, progress=lambda step: live.update(line(step)),
         )  # fmt: skip
     console.print(line(result.history[-1]))
+    result.atoms.info |= {"converged": result.converged, "relax_steps": result.steps, "ending": result.ending}
     ase.io.write(out, result.atoms)
     before, after = result.space_group_before, result.space_group_after
     if after is not None:
@@ -149,10 +150,12 @@ def md(
 
     With --all or --replicas, of many structures at once (nve, nvt), each with files of its own: NAME-0.xyz, ...
     """
+    from adatom.properties.crystal import check_repeats
     from adatom.sim.calculator import Calculator
     from adatom.sim.md import MDConfig, run
 
     _check_pressure(pressure, ensemble)
+    check_repeats(supercell, "--supercell")
     config = MDConfig.parse(
         {
             "ensemble": ensemble, "temperature_K": temperature, "pressure_GPa": pressure, "timestep_fs": timestep,

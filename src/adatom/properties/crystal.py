@@ -110,8 +110,11 @@ def supercell(
     """The smallest repetition of ``cell`` in which no atom is nearer than ``length_A`` to its images.
 
     By default that is 12 Å, or twice the cutoff of the potential where that is more; ``repeats`` are taken as they are.
-    ConfigError where an atom would feel its own image, a warning where some atom feels both it and its image.
+    ConfigError for repeats below one and where an atom would feel its own image, a warning where some atom feels both
+    another and its image.
     """
+    if repeats is not None:
+        check_repeats(repeats, "--repeats")
     cutoff = cutoff_of(calculator)
     wanted = max(LENGTH, 2.0 * (cutoff or 0.0)) if length_A is None else length_A
     chosen = repeats or _repeats(cell.cell.array, wanted)
@@ -122,7 +125,7 @@ def supercell(
             where=f"{cell.get_chemical_formula()}, {' × '.join(str(n) for n in chosen)} cells",
             wanted=f"images more than {cutoff:g} Å apart, the cutoff; better {2 * cutoff:g} Å",
             got=f"{length:.2f} Å",
-            remedy="take more repeats, or leave the choice to length_A=None",
+            remedy="take more repeats, or leave the choice to the cutoff: no --repeats, no --length (length_A=None)",
         )
     said = []
     if cutoff is not None and length < 2.0 * cutoff - 1e-6:
@@ -133,6 +136,18 @@ def supercell(
     if isinstance(calculator, Calculator) and calculator.potential.network.claims.reach == "global":
         said.append("this potential reaches through the whole supercell: compare with a larger one")
     return Supercell(cell.repeat(chosen), chosen, length, tuple(said))
+
+
+def check_repeats(repeats: tuple[int, int, int], where: str) -> None:
+    """ConfigError for repeats of a cell below one."""
+    if min(repeats) < 1:
+        raise ConfigError(
+            "a cell is repeated once at least along each axis",
+            where=where,
+            wanted="three whole numbers from 1 on, as 2 2 2",
+            got=" ".join(str(n) for n in repeats),
+            remedy="write 1 where the cell is to stay as it is",
+        )
 
 
 def cutoff_of(calculator: BaseCalculator) -> float | None:

@@ -25,6 +25,8 @@ from adatom.sim.guard import Guard, card_of
 from adatom.sim.symmetry import KeepSymmetry, space_group, symmetrised
 from adatom.units import EV_PER_A3_IN_GPA
 
+CONVERGED, EXHAUSTED = "converged", "not converged: steps ran out"
+
 
 class RelaxConfig(Config):
     """How to relax, and when it is done.
@@ -77,6 +79,11 @@ class Relaxation:
     wanted: RelaxConfig
     space_group_before: str | None = None
     space_group_after: str | None = None
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in words."""
+        return CONVERGED if self.converged else EXHAUSTED
 
     def to_record(self) -> dict[str, Any]:
         """Way and end as plain values, as the report reads them."""

@@ -22,12 +22,11 @@ from adatom.sim.calculator import Calculator, require_volume
 from adatom.sim.descent import DescentState, lbfgs
 from adatom.sim.guard import Guard
 from adatom.sim.record_many import Ended, digest_of_potential, digest_of_structures
-from adatom.sim.relax import RelaxConfig
+from adatom.sim.relax import CONVERGED, EXHAUSTED, RelaxConfig
 from adatom.sim.torchsim import InFlightAutoBatcher, TorchSimModel, atoms_state, batch_room, held
 from adatom.units import EV_PER_A3_IN_GPA
 
 VOLUME_BOUNDS = (0.3, 3.0)  # in volumes at the start: what lies beyond is no relaxation
-CONVERGED, EXHAUSTED = "converged", "not converged: steps ran out"
 
 
 @dataclass(frozen=True)
