@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     shown = analyse(frames, AnalysisConfig(r_max=6.0)).to_record()
     figure = write_figure(section_of(Record(shown, "trajectory")), options.folder / "motion.png")
     for name, one in shown["diffusion"]["species"].items():
+        if one["D_cm2_per_s"] is None:
+            print(f"{name} does not diffuse: it goes {one['moved_A']:.2f} Å")
+            continue
         print(f"{name}: D = {one['D_cm2_per_s']:.2e} ± {one['D_error_cm2_per_s']:.1e} cm²/s")
 
     found = liquid(

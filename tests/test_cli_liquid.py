@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +58,9 @@ def test_analyse_shows_all_of_a_trajectory_and_writes_it(adatom: Verb, tmp_path:
         "--json", "all.json", "--figure", "all.png",
     )  # fmt: skip
     assert code == 0, said
-    assert "Cu does not diffuse yet" in " ".join(said.split())
+    assert "Cu does not diffuse: " in " ".join(said.split())
+    assert "estimate" not in said
+    assert re.search(r"Cu\s+│\s+–\s+│\s+–\s+│", said), "no D in the table"
     record = json.loads((tmp_path / "all.json").read_text())
     assert record["property"] == "trajectory"
     assert record["frames"] == 51

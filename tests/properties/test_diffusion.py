@@ -81,12 +81,16 @@ def test_the_window_leaves_out_the_ballistic_start_and_the_noisy_end() -> None:
     assert one.diffusive
 
 
-def test_a_crystal_does_not_diffuse_and_it_says_so() -> None:
+def test_a_crystal_does_not_diffuse_and_has_no_coefficient() -> None:
     rattling = np.random.default_rng(3).normal(scale=0.1, size=(500, 20, 3))
-    one = diffusion(motion(rattling)).species["Cu"]
+    found = diffusion(motion(rattling, side=12.0), viscosity_mPas=0.9, temperature_K=300.0)
+    one = found.species["Cu"]
     assert not one.diffusive
     assert abs(one.exponent) < 0.1
-    assert abs(one.D_A2_per_ps) < 1e-3
+    assert np.isnan([one.D_A2_per_ps, one.D_error_A2_per_ps]).all()
+    record = found.to_record()["species"]["Cu"]
+    assert {record[key] for key in record if key.startswith("D_")} == {None}
+    assert record["left"] is False
 
 
 def test_each_element_has_its_own() -> None:

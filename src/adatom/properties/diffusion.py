@@ -41,7 +41,10 @@ class DiffusionConfig(Config):
 
 @dataclass(frozen=True)
 class SpeciesDiffusion:
-    """Motion of one element; D from the slope, its error from the scatter of blocks."""
+    """Motion of one element; D from the slope, its error from the scatter of blocks.
+
+    Where atoms have not left their places the slope is that of their rattling: there is no D, it and its error are NaN.
+    """
 
     msd_A2: np.ndarray  # (L,)
     msd_error_A2: np.ndarray  # (L,)
@@ -56,7 +59,12 @@ class SpeciesDiffusion:
     @property
     def diffusive(self) -> bool:
         """Whether atoms have left their places within the window, and the displacement grows in proportion to time."""
-        return self.moved_A >= LEFT and abs(self.exponent - 1.0) <= max(SLOPE, 2.0 * self.exponent_error)
+        return self.left and abs(self.exponent - 1.0) <= max(SLOPE, 2.0 * self.exponent_error)
+
+    @property
+    def left(self) -> bool:
+        """Whether atoms have gone farther within the window than they rattle in their places."""
+        return self.moved_A >= LEFT
 
     @property
     def D_cm2_per_s(self) -> float:
@@ -87,16 +95,17 @@ class Diffusion:
                 name: {
                     "msd_A2": plain(one.msd_A2[keep]),
                     "msd_error_A2": plain(one.msd_error_A2[keep]),
-                    "D_A2_per_ps": one.D_A2_per_ps,
-                    "D_error_A2_per_ps": one.D_error_A2_per_ps,
-                    "D_cm2_per_s": one.D_cm2_per_s,
-                    "D_error_cm2_per_s": CM2_PER_S * one.D_error_A2_per_ps,
+                    "D_A2_per_ps": one.D_A2_per_ps if one.left else None,
+                    "D_error_A2_per_ps": one.D_error_A2_per_ps if one.left else None,
+                    "D_cm2_per_s": one.D_cm2_per_s if one.left else None,
+                    "D_error_cm2_per_s": CM2_PER_S * one.D_error_A2_per_ps if one.left else None,
                     "D_corrected_A2_per_ps": one.D_corrected_A2_per_ps,
                     "fit_ps": list(one.fit_ps),
                     "exponent": one.exponent,
                     "exponent_error": one.exponent_error,
                     "moved_A": one.moved_A,
                     "diffusive": one.diffusive,
+                    "left": one.left,
                 }
                 for name, one in self.species.items()
             },
@@ -208,17 +217,20 @@ def _of_species(
     root = math.sqrt(config.blocks)
     chosen = _window(lags, whole) if config.fit_ps is None else _given(lags, config.fit_ps)
     exponents = [_exponent(lags[chosen], part[chosen]) for part in parts]
-    value = _slope(lags[chosen], whole[chosen]) / 6.0
+    moved = math.sqrt(float(whole[chosen][-1]))
+    stayed = moved < LEFT
+    value = math.nan if stayed else _slope(lags[chosen], whole[chosen]) / 6.0
+    slopes = [math.nan if stayed else _slope(lags[chosen], part[chosen]) / 6.0 for part in parts]
     return SpeciesDiffusion(
         msd_A2=whole,
         msd_error_A2=parts.std(axis=0, ddof=1) / root,
         D_A2_per_ps=value,
-        D_error_A2_per_ps=float(np.std([_slope(lags[chosen], p[chosen]) / 6.0 for p in parts], ddof=1)) / root,
+        D_error_A2_per_ps=float(np.std(slopes, ddof=1)) / root,
         fit_ps=(float(lags[chosen][0]), float(lags[chosen][-1])),
         exponent=_exponent(lags[chosen], whole[chosen]),
         exponent_error=float(np.std(exponents, ddof=1)) / root,
-        moved_A=math.sqrt(float(whole[chosen][-1])),
-        D_corrected_A2_per_ps=None if correction is None else value + correction,
+        moved_A=moved,
+        D_corrected_A2_per_ps=None if correction is None or stayed else value + correction,
     )
 
 

@@ -56,6 +56,12 @@ def _warnings(record: Record) -> list[str]:
     for name, one in _each(record.record("diffusion"), "species"):
         if one.flag("diffusive") is False:
             power, far = number(one.real("exponent"), 2), number(one.real("moved_A"), 2)
+            if one.flag("left") is False:
+                found.append(
+                    f"{name} does not diffuse: in the window of the fit it goes {far} Å, no farther than atoms rattle "
+                    "in their places: no D"
+                )
+                continue
             found.append(
                 f"{name} does not diffuse yet: in the window of the fit its mean-square displacement grows as t to the "
                 f"power {power}, and it goes {far} Å; take D as an estimate, and run longer"
