@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from adatom import model_file
 from adatom.cli import main
 from adatom.errors import ChargeError, ConfigError, MemoryLimitError, SimulationError, UnknownElementError
 from adatom.graph import Graph, Results
 from adatom.potential import Potential
+from adatom.sim.lammps import domain
 from adatom.sim.lammps.drive import Interrupted, Progress, run
 from adatom.sim.lammps.library import LammpsError
 from adatom.testing.untrained import untrained
@@ -188,6 +190,41 @@ def test_the_command_ends_with_a_code_of_its_own_and_says_how_to_go_on() -> None
     assert "PotEng" in said  # what LAMMPS prints is shown
     assert "Traceback" not in said
     assert Path("in.interrupted.restart").exists()
+
+
+def test_a_script_that_never_asks_the_model_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model_file.save(untrained("nemp", elements=(29,), cutoff=4.0), "cu.adatom")
+    Path("in.lmp").write_text("# nothing\n")
+    monkeypatch.setattr(sys, "argv", ["adatom", "lammps", "in.lmp", "cu.adatom"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1
+    said = capsys.readouterr()
+    assert "without asking the model" in said.err
+    assert "µs" not in said.out
+
+
+def test_patience_with_uncompiled_code_is_counted_in_time_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    wall, busy, said = 0.0, 0.0, []
+
+    def step(module: nn.Module, seconds: float) -> float:
+        nonlocal wall, busy
+        wall, busy = wall + 10.0, busy + seconds  # nine tenths of it others had the processor
+        return seconds
+
+    monkeypatch.setattr(domain.time, "monotonic", lambda: wall)
+    monkeypatch.setattr(domain.time, "process_time", lambda: busy)
+    monkeypatch.setattr(domain, "Checked", lambda function, device: function)
+    patient = domain.Patient(step, "cpu", 2.5, lambda: said.append(busy))
+    for _ in range(5):
+        patient(nn.Identity(), 1.0)
+    assert said == [3.0], "said once, when three seconds are spent"
+    many = domain.Patient(step, "cpu", 25.0, lambda: said.append(wall))
+    for _ in range(2):
+        many(nn.Identity(), 40.0)  # four threads
+    assert many.patience == 5.0
 
 
 def test_the_command_prints_the_error_and_the_line(

@@ -56,15 +56,23 @@ def lammps(
             result = run(
                 script, model, elements=names, log=log, screen=watch.screen, variables=_variables(var or []),
                 charge=charge, multiplicity=multiplicity, device=device, source=source, compile=modes[compile_],
-                progress=watch.show,
+                progress=watch.show, say=console.print,
             )  # fmt: skip
     except Interrupted as stop:
         if speaks:
             hint = f"to go on, begin a script with: read_restart {stop.restart}"
             console.print(f"stopped at step {stop.step}; {hint}", soft_wrap=True)
         raise typer.Exit(130) from None
+    if not result.evaluations:
+        raise ConfigError(
+            "the script ended without asking the model for anything",
+            where=str(script),
+            wanted="a box with atoms, and a line such as 'run 1000' or 'minimize 0 0.01 500 5000'",
+            got=f"{result.atoms} atoms, 0 evaluations",
+            remedy="add one, or look whether a 'jump', an 'if' or 'quit' passes it over",
+        )
     if speaks:
-        per_step = 1e6 * result.seconds / max(result.evaluations * result.atoms, 1)
+        per_step = 1e6 * result.seconds / (result.evaluations * max(result.atoms, 1))
         processes = f"{result.processes} processes ({result.evaluated})" if result.processes > 1 else "1 process"
         console.print(
             f"step {result.step}   {result.atoms} atoms, {result.evaluations} evaluations, "

@@ -92,24 +92,28 @@ class Exchange:
 class Patient:
     """One of the functions that chunks go through: compiled when it has taken ``patience`` seconds without.
 
-    Processes compile when they come to it, each for itself; the others wait. What cannot be compiled, or comes out
-    otherwise than in float64, goes on as it was, with a warning.
+    Seconds are those of a processor: where several processes share it, waiting for it is not what compiling saves.
+    Processes compile when they come to it, each for itself, and call ``say`` first; the others wait. What cannot be
+    compiled, or comes out otherwise than in float64, goes on as it was, with a warning.
     """
 
-    def __init__(self, step: Callable[..., Any], device: str, patience: float) -> None:
-        self.step, self.device, self.patience = step, device, patience
+    def __init__(self, step: Callable[..., Any], device: str, patience: float, say: Callable[[], None]) -> None:
+        self.step, self.device, self.patience, self.say = step, device, patience, say
         self.compiled: Checked | None = None
         self.dropped = False
 
     def __call__(self, module: nn.Module, *inputs: Any) -> Any:
         """What the step says of a chunk."""
         if self.dropped or self.patience > 0.0:
-            start = time.monotonic()
+            wall, busy = time.monotonic(), time.process_time()
             found = self.step(module, *inputs)
-            self.patience -= time.monotonic() - start
+            # threads together are busy for longer than the clock says
+            self.patience -= min(time.monotonic() - wall, time.process_time() - busy)
             return found
         try:
-            self.compiled = self.compiled or Checked(self.step, self.device)
+            if self.compiled is None:
+                self.say()
+                self.compiled = Checked(self.step, self.device)
             return self.compiled(module, *inputs)
         except Exception as error:
             if isinstance(error, AdatomError) or ran_out(error):
@@ -127,16 +131,23 @@ class Domain(Evaluator):
     """
 
     def __init__(
-        self, potential: Potential, body: Layered, comm: Any, skin: float = 0.5, info: dict[str, Any] | None = None
+        self,
+        potential: Potential,
+        body: Layered,
+        comm: Any,
+        skin: float = 0.5,
+        info: dict[str, Any] | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self.potential, self.body, self.comm = potential, body, comm
         self.skin, self.info = skin, dict(info or {})
         self.device = potential.references.device
+        self._say = say  # forgotten when it has been said
         runner = potential.runner
         self.steps, self.size = Steps(), EAGER_CHUNK
         if isinstance(runner, Compiler):
             share = runner.patience / len(self.steps)
-            self.steps = Steps(*(Patient(step, self.device.type, share) for step in self.steps))
+            self.steps = Steps(*(Patient(step, self.device.type, share, self._tell) for step in self.steps))
             self.size = COMPILED_CHUNK
         self.priors = [prior for prior in potential.priors if isinstance(prior, Prior)]
         self._tags = np.zeros(0, dtype=np.int64)  # (n + g,)  as LAMMPS lists them
@@ -166,6 +177,12 @@ class Domain(Evaluator):
             energies.cpu().numpy() if atomic else None,
             symmetric(-found.virials[: frame.own].cpu().numpy()) if atomic else None,
         )
+
+    def _tell(self) -> None:
+        """That code is being made, once, by the first process."""
+        say, self._say = self._say, None
+        if say is not None and self.comm.rank == 0:
+            say("compiling now: each process takes half a minute to a minute and a half, less where it was done before")
 
     def _graph(self, frame: Frame) -> Graph:
         """Own atoms and those around them as they stand now."""

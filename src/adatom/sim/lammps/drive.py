@@ -77,6 +77,7 @@ def run(
     source: str | None = None,
     compile: Mode = "auto",
     progress: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None] | None = None,
     inspect: Callable[[Any], None] | None = None,
 ) -> LammpsRun:
     """Run a script with energy, forces and virial from a potential.
@@ -88,10 +89,8 @@ def run(
 
     Parameters
     ----------
-    script
-        Input file.
-    potential
-        A model file, or a potential.
+    script, potential
+        An input file; a model file, or a potential.
     elements
         Symbols in the order of the types.
     log, screen
@@ -102,8 +101,8 @@ def run(
         Of the system, for models that ask for them.
     device, dtype, source, compile
         As in ``adatom.load``.
-    progress
-        Called about twice a second.
+    progress, say
+        Called about twice a second, and on the first of several processes once they compile.
     inspect
         Called with LAMMPS when the script is done, before it is closed.
 
@@ -127,7 +126,7 @@ def run(
     start = time.monotonic()
     library = open_library(_arguments(log, screen, variables or {}))
     try:
-        session = Session(library, comm, potential.eval(), Path(script), tuple(elements), info, progress)
+        session = Session(library, comm, potential.eval(), Path(script), tuple(elements), info, progress, say)
         with _signals(session.coupling):
             Reader(session).run(Path(script))
         if inspect is not None:
@@ -168,10 +167,11 @@ class Session(Host):
         elements: tuple[str, ...],
         info: dict[str, float],
         progress: Callable[[Progress], None] | None,
+        say: Callable[[str], None] | None,
     ) -> None:
         self.library, self.comm, self.potential, self.script = library, comm, potential, script
         self.elements, self.info, self.progress = elements, info, progress
-        self.way, evaluator = _evaluator(potential, comm, info)
+        self.way, evaluator = _evaluator(potential, comm, info, say)
         self.coupling = Coupling(library, comm, evaluator, self._report)
         self._style = ""  # the pair style as the script asks for it: with our word in it, or empty
         self._mapped = ""  # where the script names the elements
@@ -371,7 +371,9 @@ class Session(Host):
         raise Interrupted(path, int(self.library.extract_global("ntimestep")))
 
 
-def _evaluator(potential: Potential, comm: Any, info: dict[str, float]) -> tuple[str, Evaluator]:
+def _evaluator(
+    potential: Potential, comm: Any, info: dict[str, float], say: Callable[[str], None] | None
+) -> tuple[str, Evaluator]:
     """Who asks the potential, and in which way."""
     whole = Whole(potential, info=info)
     if comm.size == 1:
@@ -379,7 +381,7 @@ def _evaluator(potential: Potential, comm: Any, info: dict[str, float]) -> tuple
     body = layers_of(potential)
     if body is None:
         return "gathered", Gathered(whole, comm)
-    return "domains", Domain(potential, body, comm, info=info)
+    return "domains", Domain(potential, body, comm, info=info, say=say)
 
 
 def _steps(words: list[str]) -> int:
