@@ -12,12 +12,13 @@ import os
 import pickle
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adatom import model_file
 from adatom.elements import symbols
@@ -27,6 +28,8 @@ from adatom.models.layered import Rows
 from adatom.potential import Potential
 from adatom.priors.base import Prior
 from adatom.sim.lammps.forces import layers_of
+
+BUFFERED = 3  # numbers of each atom that LAMMPS has room for when processes exchange them
 
 
 class MLIAPPotential:
@@ -187,17 +190,29 @@ class _Exchange(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, data: Any) -> Tensor:  # type: ignore[override]
         """Rows (n + g, F), those of copies filled."""
         ctx.data = data
-        full = rows.clone()
-        data.forward_exchange(rows, full, rows.shape[1])
-        return full
+        return _through(data.forward_exchange, rows)
 
     @staticmethod
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         """Slopes by own rows, with those of their copies added."""
-        slopes = slopes.contiguous()
-        total = slopes.clone()
-        ctx.data.reverse_exchange(slopes, total, slopes.shape[1])
-        return total, None
+        return _through(ctx.data.reverse_exchange, slopes), None
+
+
+def _through(exchange: Callable[[Tensor, Tensor, int], None], rows: Tensor) -> Tensor:
+    """What an exchange of LAMMPS makes of rows (n + g, F).
+
+    Off the card LAMMPS sends them through buffers that it made for positions: more numbers than three of an atom would
+    be written beyond their end.
+    """
+    size, width = rows.shape
+    step = width if rows.is_cuda else BUFFERED
+    parts = (
+        nn.functional.pad(rows, (0, -width % step)).view(size, -1, step).transpose(0, 1).contiguous()
+    )  # (K, n + g, 3)
+    full = torch.empty_like(parts)
+    for source, target in zip(parts, full, strict=True):
+        exchange(source, target, step)
+    return full.transpose(0, 1).reshape(size, -1)[:, :width].contiguous()
 
 
 def _exchanged(rows: Rows, data: Any) -> Rows:
