@@ -18,6 +18,8 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 
 from adatom.cli import main
+from adatom.cli.models import _short
+from adatom.model_file import info as read_card
 from adatom.testing import Check, Verification
 from train.runs import configuration, frames, slices, write
 
@@ -122,6 +124,12 @@ def test_info_shows_the_card(adatom: Run, model: Path) -> None:
     assert code == 0
     for said in ("architecture", "mlanet", "elements", "Si", "fingerprint", "forces_rmse_meV_per_A"):
         assert said in out
+    card = read_card(model)
+    assert re.search(rf"samples +{len(card['samples'])} structures", out)
+    assert "positions_A" not in out
+    assert len(out.splitlines()) < 200
+    many = card["config"] | {"lowest": {"Si": [[-5.125, 0.5], [-4.5, 1.25]]}}
+    assert _short({"config": many})["config"]["lowest"] == {"Si": "-5.125 (0.5), -4.5 (1.25)"}
 
 
 def test_info_as_json_is_the_whole_card(adatom: Run, model: Path, trained: Path) -> None:

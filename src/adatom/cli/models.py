@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -66,11 +66,25 @@ def info(
         print(json.dumps(card, indent=1, ensure_ascii=False))
         return
     table = Table(title=str(model), show_header=False, box=None, title_justify="left")
-    for key, value in card.items():
+    for key, value in _short(card).items():
         text = yaml.safe_dump(value, allow_unicode=True, sort_keys=False).removesuffix("...\n").rstrip()
         table.add_row(key, escape(text))
     table.add_row("fits here", _fitting(model))
     console.print(table)
+
+
+def _short(card: dict[str, Any]) -> dict[str, Any]:
+    """The card without what fills pages: how many structures it holds, lowest energies in a line an element."""
+    from adatom.report.format import plural
+
+    short = dict(card)
+    if card.get("samples"):
+        short["samples"] = plural(len(card["samples"]), "structure")
+    lowest = card.get("config", {}).get("lowest")
+    if lowest:
+        lines = {name: ", ".join(f"{energy:g} ({off:g})" for energy, off in layers) for name, layers in lowest.items()}
+        short["config"] = card["config"] | {"lowest": lines}
+    return short
 
 
 def _fitting(model: Path) -> str:
