@@ -87,9 +87,10 @@ def test_vacancy_and_surface_end_with_code_1_where_atoms_come_to_no_rest(adatom:
     [
         (("surface", "--miller", "11"), "this is no plane"),
         (("surface", "--miller", "1a1"), "this is no plane"),
-        (("surface", "--vacuum", "2"), "feel one another"),
+        (("surface", "--miller", "000"), "say --miller 111"),
+        (("surface", "--vacuum", "2"), "give --vacuum 12"),
         (("vacancy", "--mu", "Cu"), "no chemical potential"),
-        (("vacancy", "--mu", "Si=-160"), "none for Cu"),
+        (("vacancy", "--mu", "Si=-160"), "of Si, which this crystal does not have"),
         (("elastic", "--points", "3"), "points"),
         (("phonons", "--repeats", "-1", "1", "1"), "1 where the cell is to stay"),
         (("vacancy", "--repeats", "1", "0", "1"), "1 where the cell is to stay"),

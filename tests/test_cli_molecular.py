@@ -84,6 +84,8 @@ def test_dimers_ends_as_the_curves_are(adatom: Run, tmp_path: Path) -> None:
     assert [pair["pair"] for pair in record["pairs"]] == ["H-H", "H-O", "O-O"]
     assert "3 of 3" in out
     assert "dimer-walls" in (tmp_path / "d.html").read_text()
+    assert "less than " in adatom("dimers", "--contact", 9)[2]
+    assert "where:  dimers, --elements" in adatom("dimers", "--elements", "Zz")[2]
     save(toy_potential(bend=-30.0), tmp_path / "toy.adatom")  # atoms that pull one another in
     code, out, _ = adatom("dimers", "--elements", "O")
     assert code == 1

@@ -89,10 +89,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def nearest(name: str, known: Sequence[str]) -> str | None:
-    """The known name closest to a mistyped one, capitals aside, or None when nothing is close."""
+def nearest(name: str, known: Sequence[str], likeness: float = 0.5) -> str | None:
+    """The known name closest to a mistyped one, capitals aside, or None when none is alike (0 to 1) enough."""
     spelled = {word.lower(): word for word in known}
-    close = difflib.get_close_matches(name.lower(), list(spelled), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower(), list(spelled), n=1, cutoff=likeness)
     return spelled[close[0]] if close else None
 
 

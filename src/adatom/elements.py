@@ -22,10 +22,16 @@ def symbols(numbers: Iterable[int]) -> list[str]:
     return [symbol(z) for z in numbers]
 
 
-def number(name: str) -> int:
-    """Atomic number of a symbol; ConfigError when there is no such element."""
+def number(name: str, where: str | None = None) -> int:
+    """Atomic number of a symbol; ConfigError, naming where it was given, when there is no such element."""
     if name not in atomic_numbers or name == "X":
-        raise ConfigError(f"'{name}' is no element", wanted="a chemical symbol such as Si", got=name)
+        raise ConfigError(
+            f"'{name}' is no element",
+            where=where,
+            wanted="a chemical symbol such as Si",
+            got=name,
+            remedy="correct it; capitals count",
+        )
     return int(atomic_numbers[name])
 
 

@@ -12,7 +12,7 @@ from adatom.errors import ConfigError
 from adatom.properties.defects import Vacancies, vacancies
 from adatom.report.properties import section_of
 from adatom.report.record import Record
-from adatom.sim.calculator import Calculator
+from adatom.sim.calculator import Calculator, StressError
 from toy import REFERENCES, toy_potential
 
 CUTOFF = 4.0
@@ -45,6 +45,11 @@ def test_the_record_is_plain_json_and_makes_a_section(copper: Vacancies) -> None
     assert section.facts[0][1].startswith(f"{copper.sites[0].relaxed_eV:.3f}")
     assert "108 atoms" in section.subtitle
     assert len(section.figures) == 1
+
+
+def test_a_molecule_is_refused_for_its_volume_before_it_is_asked_for_potentials() -> None:
+    with pytest.raises(StressError):
+        vacancies(ase.Atoms("CuSi", [[0.0, 0.0, 0.0], [2.2, 0.0, 0.0]]), toy_potential(CUTOFF))
 
 
 def test_a_compound_needs_chemical_potentials() -> None:

@@ -121,6 +121,8 @@ def test_types_are_found_by_their_masses_and_isotopes_may_pass() -> None:
     assert type_map(("H", "O"), np.array([3.024, 13.983]), potential, None).tolist() == [1, 8]  # mass moved to hydrogen
     with pytest.raises(ConfigError, match="has the mass of type 1"):
         type_map((), np.array([2.014]), potential, None)
+    with pytest.raises(ConfigError, match=r"in\.lmp, line 3"):
+        type_map(("O", "Xx"), np.array([15.999, 2.014]), potential, "in.lmp, line 3")
     with pytest.raises(ConfigError, match="does not fit the masses") as error:
         type_map(("O", "Si"), np.array([28.085, 15.999]), potential, "in.lmp, line 3")
     assert error.value.where == "in.lmp, line 3"

@@ -25,6 +25,7 @@ from adatom.errors import AdatomError, DataError
 
 OPENERS: Final[dict[str, Callable[..., IO[str]]]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 BROKEN: Final = (EOFError, OSError, lzma.LZMAError, zlib.error, UnicodeDecodeError)
+ALIKE: Final = 0.75  # from here on a name may be the one that is meant: the suffix alone makes half of many
 
 TENSOR: Final = re.compile(r"\b(?P<name>stress|virial)\s*=\s*[\"'{[](?P<numbers>[^\"'}\]]*)[\"'}\]]")
 
@@ -55,7 +56,8 @@ def stream_frames(path: Path, start: int = 0) -> Iterator[Frame]:
         No such file, an unreadable, truncated or empty one.
     """
     if not path.is_file():
-        near = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else None
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = nearest(path.name, beside, likeness=ALIKE)
         folder = "this is a folder, and it holds no store" if path.is_dir() else None
         raise DataError(
             folder or "no such data file",

@@ -16,6 +16,7 @@ from adatom.config import Config
 from adatom.errors import ConfigError
 from adatom.potential import Potential
 from adatom.properties.crystal import Supercell, at_rest, conventional_cell, supercell
+from adatom.sim.calculator import require_volume
 from adatom.sim.many import evaluate
 from adatom.sim.relax import as_calculator
 from adatom.sim.settle import settle
@@ -118,6 +119,7 @@ def vacancies(
     )  # fmt: skip
     say = progress or (lambda _: None)
     engine = as_calculator(calculator)
+    require_volume(atoms)
     _require_potentials(atoms, config.potentials)
     say("relaxing the crystal")
     crystal = conventional_cell(at_rest(atoms, engine, min(config.fmax, 0.005), config.smax_GPa, config.steps).atoms)
@@ -162,9 +164,19 @@ def vacancies(
 
 
 def _require_potentials(atoms: ase.Atoms, potentials: dict[str, float] | None) -> None:
-    """ConfigError for a compound whose elements have no chemical potentials."""
+    """ConfigError for a compound whose elements have no chemical potentials, and for those of others instead."""
     elements = sorted(set(atoms.get_chemical_symbols()))
     missing = [name for name in elements if name not in (potentials or {})]
+    strangers = [name for name in potentials or {} if name not in elements]
+    if missing and strangers:
+        alone = ", or none at all: a crystal of one element is its own reservoir" if len(elements) == 1 else ""
+        raise ConfigError(
+            f"a chemical potential of {', '.join(strangers)}, which this crystal does not have",
+            where=f"{atoms.get_chemical_formula()}, vacancy, --mu (potentials)",
+            wanted=f"an energy in eV for each of {', '.join(elements)}{alone}",
+            got=f"{', '.join(strangers)}, and none for {', '.join(missing)}",
+            remedy="name elements of the crystal",
+        )
     if missing and (len(elements) > 1 or potentials is not None):
         raise ConfigError(
             "a vacancy in a compound needs to know where the atom goes: the chemical potential of its element",

@@ -307,17 +307,25 @@ def _spearman(x: np.ndarray, y: np.ndarray) -> float:
 
 def _range(engine: BaseCalculator, elements: Sequence[str] | None, config: DimersConfig) -> tuple[list[int], float]:
     """Atomic numbers in order, and how far apart the atoms go."""
-    numbers = sorted({number(name) for name in elements}) if elements else []
+    numbers = sorted({number(name, "dimers, --elements") for name in elements}) if elements else []
     reach = config.reach_A
     if isinstance(engine, Calculator):
         numbers = numbers or sorted(engine.potential.elements)
         reach = reach or engine.potential.cutoff
-    if not numbers or reach is None or reach <= config.contact_A:
+    if reach is not None and reach <= config.contact_A:
+        raise ConfigError(
+            "the curves would begin where they end",
+            where="dimers, --contact (contact_A)",
+            wanted=f"less than {reach:g} Å, " + ("the cutoff" if config.reach_A is None else "reach_A"),
+            got=f"{config.contact_A:g} Å",
+            remedy="leave it out: by default curves begin at 0.2 Å",
+        )
+    if not numbers or reach is None:
         raise ConfigError(
             "which dimers, and how far apart?",
             where="dimers",
-            wanted="elements and reach_A beyond contact_A, for a calculator that does not say them itself",
-            got=f"elements {list(elements or [])}, reach_A {reach}, contact_A {config.contact_A}",
+            wanted="elements and reach_A, for a calculator that does not say them itself",
+            got=f"elements {list(elements or [])}, reach_A {reach}",
             remedy="give elements=['H', 'O'], reach_A=6.0",
         )
     return numbers, float(reach)

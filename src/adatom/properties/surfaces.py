@@ -246,7 +246,7 @@ def _in_primitive(crystal: ase.Atoms, primitive: ase.Atoms, miller: Miller) -> t
     divisor = math.gcd(*(int(i) for i in sixths))
     if divisor == 0:
         raise ConfigError(
-            "(0 0 0) is no plane", where="surface", wanted="three indices, not all zero", remedy="say --miller 1 1 1"
+            "(0 0 0) is no plane", where="surface", wanted="three indices, not all zero", remedy="say --miller 111"
         )
     h, k, m = (int(i) // divisor for i in sixths)
     return h, k, m
@@ -310,14 +310,14 @@ def _alike(slab: ase.Atoms) -> bool:
 def _thickness(config: SurfaceConfig, cutoff: float | None) -> tuple[float, list[str]]:
     """Least thickness in Å, and what is to be said of it; ConfigError where vacuum or slab is below the cutoff."""
     thickness = config.thickness_A or max(THICKNESS, 2.0 * (cutoff or 0.0))
-    for name, value in (("vacuum_A", config.vacuum_A), ("thickness_A", thickness)):
+    for name, value in (("vacuum", config.vacuum_A), ("thickness", thickness)):
         if cutoff is not None and value < cutoff:
             raise ConfigError(
                 "the two sides of a slab feel one another",
-                where=f"surface, {name}",
+                where=f"surface, --{name} ({name}_A)",
                 wanted=f"more than the cutoff of the potential, {cutoff:g} Å",
                 got=f"{value:g} Å",
-                remedy=f"give {name} of {max(2.0 * cutoff, THICKNESS):g} Å",
+                remedy=f"give --{name} {max(2.0 * cutoff, THICKNESS):g}",
             )
     thin = cutoff is not None and thickness < 2.0 * cutoff
     return thickness, [f"slabs of {thickness:g} Å are thinner than twice the cutoff of {cutoff:g} Å"] if thin else []

@@ -37,7 +37,10 @@ def type_map(names: Sequence[str], masses: np.ndarray, potential: Potential, whe
     UnknownElementError
         The potential does not know one of them.
     """
-    found = [number(name) for name in names] if names else [_by_mass(mass, k, potential) for k, mass in _typed(masses)]
+    if names:
+        found = [number(name, where) for name in names]
+    else:
+        found = [_by_mass(mass, k, potential) for k, mass in _typed(masses)]
     if len(found) != len(masses):
         raise ConfigError(
             "the type map does not fit",
