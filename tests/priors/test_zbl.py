@@ -117,3 +117,21 @@ def test_a_wall_is_added_for_new_pairs_only() -> None:
     assert ZBL().taught({"Mo-Mo": 1.9}).config.closest is None, "one that never asked for it"
     z = torch.tensor([42])
     assert float(taught.outer(z, z)) == pytest.approx(1.25 * 1.9)
+
+
+def test_soft_cores_get_a_wall_that_hard_ones_have() -> None:
+    closest = {"H-H": 1.34, "H-O": 0.885, "Si-Si": 1.9}
+    plain, walled = ZBL(ZBLConfig(closest=closest)), ZBL(ZBLConfig(closest=closest, least=3.0))
+    pairs = {"H-H": (1, 1), "H-O": (1, 8), "Si-Si": (14, 14)}
+    for name, (a, b) in pairs.items():
+        d = closest[name]
+        before, after = (pair_energy(prior, a, b, [0.8 * d])[0] for prior in (plain, walled))
+        assert after == pytest.approx(max(before, 3.0), rel=1e-9)
+        grid = np.linspace(0.1, 1.24, 60) * d
+        energies = pair_energy(walled, a, b, list(grid))
+        assert (np.diff(energies) < 0.0).all(), name
+        assert pair_force(walled, a, b, 0.9 * d) > 0.0
+        assert float(walled.nearest(torch.tensor([a]), torch.tensor([b]), after)[0]) == pytest.approx(0.8 * d)
+    unknown = [pair_energy(prior, 6, 6, [0.8])[0] for prior in (plain, walled)]
+    assert unknown[0] == unknown[1]
+    assert ZBL(ZBLConfig(closest=closest, beyond=0.5, least=3.0)).bumps.isfinite().all()

@@ -20,27 +20,32 @@ AMPLITUDES = (0.1818, 0.5099, 0.2802, 0.02817)
 DECAYS = (3.2, 0.9423, 0.4029, 0.2016)
 BOHR = 0.529177210903  # Å
 SCREENING, POWER = 0.8854, 0.23
+TESTED = 0.8  # of the shortest distance in training: there the least repulsion is asked for
 BISECTIONS = 50  # of some Å: to the last bit
 
 
 class ZBLConfig(Config):
     """Where the repulsion has faded out: at ``reach`` times the sum of the covalent radii, or farther out at ``beyond``
-    times the shortest distance of the pair in the training data, ``closest`` (Å, as in ``{"H-O": 0.9}``).
+    times the shortest distance of the pair in the training data, ``closest`` (Å, as in ``{"H-O": 0.9}``). At 0.8 of it
+    two atoms repel each other by ``least`` (eV) at the least, however soft their cores are.
     """
 
     name: Literal["zbl"] = "zbl"
     reach: PositiveFloat = 0.7
     beyond: NonNegativeFloat = 1.25
+    least: NonNegativeFloat = 0.0
     closest: dict[str, PositiveFloat] | None = None  # None: a fact of the training data, filled in for a new model
 
 
 class ZBL(Prior):
-    """E_i = 1/2 sum_j s(r_ij) (Z_i Z_j e^2 / 4 pi eps0 r_ij) phi(r_ij / a_ij).
+    """E_i = 1/2 sum_j [ s(r_ij / r_out) (Z_i Z_j e^2 / 4 pi eps0 r_ij) phi(r_ij / a_ij) + A_ij s(r_ij / d_ij) ].
 
-    a_ij = 0.8854 a0 / (Z_i^0.23 + Z_j^0.23); s(r) = (1 - x)^3 (1 + 3x + 6x^2), x = r / r_out, falls from 1 at contact
-    to 0 at r_out = max(reach (r_cov,i + r_cov,j), beyond d_ij) with two continuous derivatives, so that bonds are left
-    to the network. d_ij is the shortest distance of the training data: nearer, a network is no guide, and the wall
-    must be there before (it is learned with the wall in place, at no cost in accuracy: LOG.md, 2026-11-28).
+    a_ij = 0.8854 a0 / (Z_i^0.23 + Z_j^0.23); s(x) = (1 - x)^3 (1 + 3x + 6x^2) falls from 1 at contact to 0 at x = 1
+    with two continuous derivatives; r_out = max(reach (r_cov,i + r_cov,j), beyond d_ij), so that bonds are left to the
+    network. d_ij is the shortest distance of the training data: nearer, a network is no guide, and the wall
+    must be there before (it is learned with the wall in place, at no cost in accuracy: LOG.md, 2026-11-28). Cores of
+    hydrogen are so soft that the pull of others presses them together; A_ij >= 0, finite at contact and without any say
+    in the data, makes of the wall at 0.8 d_ij what ``least`` says, some 11 k_B T at 3,000 K.
     """
 
     name: ClassVar[str] = "zbl"
@@ -56,6 +61,10 @@ class ZBL(Prior):
         self.register_buffer("outers", outer.flatten(), persistent=False)
         inverse = torch.arange(MAX_Z + 1, dtype=torch.float64) ** POWER / (SCREENING * BOHR)
         self.register_buffer("inverse_lengths", inverse, persistent=False)
+        closest = pair_table(self.config.closest or {}).flatten()
+        self.register_buffer("inners", torch.where(closest > 0, closest, 1.0), persistent=False)
+        self.register_buffer("bumps", torch.zeros_like(closest), persistent=False)
+        self.bumps = self._bumps(closest)
 
     def taught(self, closest: Mapping[str, float]) -> ZBL:
         """With a wall for pairs new to it; those it knows keep theirs, beside which the network has learned."""
@@ -67,6 +76,8 @@ class ZBL(Prior):
 
     outers: Tensor  # (119 * 119,)  Å
     inverse_lengths: Tensor  # (119,)  1/Å
+    inners: Tensor  # (119 * 119,)  d in Å
+    bumps: Tensor  # (119 * 119,)  A in eV
 
     def pairs(self, numbers: Tensor, others: Tensor, vectors: Tensor, filled: Tensor) -> Tensor:
         """Repulsion per atom in eV, (n,)."""
@@ -97,7 +108,24 @@ class ZBL(Prior):
         """Half of the energy of pairs at vectors (..., 3), eV; zero beyond the reach."""
         r = vectors.square().sum(-1).sqrt()
         x = (r / self.outer(z_i, z_j)).clamp(max=1.0)
-        switch = (1 - x) ** 3 * (1 + 3 * x + 6 * x * x)
+        switch = _switch(x)
         screened = r * (self.inverse_lengths[z_i] + self.inverse_lengths[z_j])
         phi = sum(a * torch.exp(-b * screened) for a, b in zip(AMPLITUDES, DECAYS, strict=True))
-        return 0.5 * COULOMB * (z_i * z_j).to(r.dtype) / r * phi * switch
+        row = (z_i * (MAX_Z + 1) + z_j).flatten()
+        bump, inner = (t.index_select(0, row).view(z_i.shape) for t in (self.bumps, self.inners))
+        near = _switch((r / inner).clamp(max=1.0))
+        return 0.5 * (COULOMB * (z_i * z_j).to(r.dtype) / r * phi * switch + bump * near)
+
+    def _bumps(self, closest: Tensor) -> Tensor:
+        """What brings the repulsion of each known pair at its test distance to the least, (119 * 119,) eV."""
+        known = ((closest > 0.0) & (closest <= self.outers)).nonzero().flatten()
+        place = TESTED * closest[known]
+        vectors = torch.stack([place, torch.zeros_like(place), torch.zeros_like(place)], dim=1)
+        own = 2.0 * self._pair(vectors, known // (MAX_Z + 1), known % (MAX_Z + 1))
+        bump = (self.config.least - own).clamp(min=0.0) / (1 - TESTED) ** 3 / (1 + 3 * TESTED + 6 * TESTED**2)
+        return torch.zeros_like(closest).index_put((known,), bump)
+
+
+def _switch(x: Tensor) -> Tensor:
+    """From 1 at 0 to 0 at 1, with two continuous derivatives."""
+    return (1 - x) ** 3 * (1 + 3 * x + 6 * x * x)

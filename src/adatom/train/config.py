@@ -108,7 +108,7 @@ class TrainConfig(Config):
     name: str = "run"
     data: DataConfig
     model: AnyModelConfig
-    priors: tuple[ZBLConfig, ...] = (ZBLConfig(),)
+    priors: tuple[ZBLConfig, ...] = (ZBLConfig(least=3.0),)
     finetune: FinetuneConfig | None = Field(None, description="start from a model file; model and priors are its own")
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
