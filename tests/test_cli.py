@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import ase.io
@@ -454,6 +455,10 @@ def test_a_wrong_option_ends_with_usage_and_code_two(adatom: Run) -> None:
     assert "--confg" in err
 
 
+def test_the_version_is_said(adatom: Run) -> None:
+    assert adatom("--version") == (0, f"adatom {version('adatom')}\n", "")
+
+
 def test_help_lists_every_verb(adatom: Run) -> None:
     code, out, _ = adatom("--help")
     assert code == 0
@@ -478,6 +483,8 @@ def test_the_installed_command_is_light_and_speaks(tmp_path: Path) -> None:
     if not command.exists():
         pytest.skip("the package is not installed with its command")
     environment = {**os.environ, "COLUMNS": "200"}
+    module = subprocess.run([sys.executable, "-m", "adatom", "--version"], capture_output=True, text=True, check=True)
+    assert module.stdout == f"adatom {version('adatom')}\n"
     done = subprocess.run(
         [command, "train", "none.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
     )

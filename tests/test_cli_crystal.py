@@ -111,3 +111,42 @@ def test_relax_keeps_the_symmetry_and_says_the_space_group(adatom: Run, tmp_path
     assert record["settings"]["symmetry"]
     assert record["history"]["energy_eV"][-1] == pytest.approx(record["energy_eV"])
     assert (tmp_path / "r.svg").exists()
+
+
+def test_a_run_that_is_stopped_says_how_to_go_on(adatom: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(self: object, step: int, thermo: object) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    arguments = ("md", "--supercell", 3, 3, 3, "--steps", 4, "--log-every", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("adatom.cli.running.MDProgress.show", interrupt)
+        code, out, _ = adatom(*arguments)
+    assert code == 130
+    assert "go on with --restart" in out
+    code, out, error = adatom(*arguments)
+    assert code == 1
+    assert "exists" in error
+    assert "MD" not in out, "no bar of a run that has not begun"
+    code, out, _ = adatom(*arguments, "--restart")
+    assert code == 0
+    assert "4/4" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "computes", "said"),
+    [
+        (("properties", "--all"), "card.property_card", "it goes on"),
+        (("expansion",), "expansion.expansion", "nothing is kept"),
+    ],
+)
+def test_a_property_that_is_stopped_says_what_is_kept(
+    adatom: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], computes: str, said: str
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"adatom.properties.{computes}", interrupt)
+    code, out, _ = adatom(*words)
+    assert code == 130
+    assert said in out

@@ -84,6 +84,8 @@ def test_a_run_that_was_stopped_goes_on(folder: Path, monkeypatch: pytest.Monkey
     assert again.exit_code == 0, again.output
     assert sorted(ends) == [0, 1, 2], "none was done twice"
     assert len(ase.io.read("relaxed.xyz", ":")) == 3
+    once_more = call("relax", "toy.adatom", "many.xyz", "--all", "--restart").exception
+    assert "this run is finished" in str(once_more)
 
 
 @pytest.mark.parametrize(

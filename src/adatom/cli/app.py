@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,11 +36,36 @@ Architecture = Annotated[
 ]
 Form = Annotated[str | None, typer.Option(help="of the architecture; by default its first")]
 Size = Annotated[str | None, typer.Option(help="of the architecture; by default S")]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="write the figures here")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="write the numbers here")]
 StructureFile = Annotated[Path, typer.Argument(help="anything ASE reads; the last frame is taken")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Source = Annotated[str | None, typer.Option(help="level of theory, where the model knows several")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace files that exist")]
+
+
+@contextmanager
+def on_interrupt(hint: str) -> Iterator[None]:
+    """Inside the block Ctrl-C says how to go on, and ends the command as it always does."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(f"stopped; {hint}", markup=False, soft_wrap=True)
+        raise
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"adatom {version('adatom')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _command(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="say the version, and end")
+    ] = False,
+) -> None:
+    """What stands before every verb."""
 
 
 def last_structure(path: Path, potential: Potential) -> ase.Atoms:

@@ -17,6 +17,7 @@ from adatom.cli.app import (
     app,
     console,
     last_structure,
+    on_interrupt,
 )  # fmt: skip
 from adatom.cli.show import FigureFile, prepare, show, signed
 from adatom.errors import ConfigError
@@ -110,7 +111,8 @@ def expansion(
     prepare(json_file, figure, overwrite)
     calculator = Calculator(model, device, source=source)
     atoms = last_structure(structure, calculator.potential)
-    with console.status("") as status:
+    anew = "nothing is kept of it: run it again from the start, with fewer --points or --repeats if it takes too long"
+    with on_interrupt(anew), console.status("") as status:
         result = run_expansion(
             atoms, calculator, points=points, compress=compress, stretch=stretch, temperature_max_K=to, length_A=length,
             repeats=repeats, displacement_A=displacement, progress=status.update,

@@ -20,6 +20,7 @@ from adatom.cli.app import (
     app,
     console,
     last_structure,
+    on_interrupt,
     ready,
 )
 from adatom.cli.show import signed, write
@@ -58,7 +59,8 @@ def ipi(
     server = Server(name, host or "localhost", port, prefix)
     calculator = Calculator(model, device, source=source)
     atoms = last_structure(structure, calculator.potential)
-    with Live(f"waiting for i-PI at {server}", console=console, refresh_per_second=4, transient=True) as live:
+    hint = on_interrupt("run it again: an i-PI that still waits goes on with it")
+    with hint, Live(f"waiting for i-PI at {server}", console=console, refresh_per_second=4, transient=True) as live:
         count = serve(
             calculator, atoms, server, patience=patience,
             progress=lambda count: live.update(f"{server}   {count} geometries"),

@@ -95,6 +95,18 @@ def part_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.part.jsonl")
 
 
+def check_unfinished(out: Path) -> None:
+    """ConfigError where all structures have ended and stand in ``out``: there is nothing to go on with."""
+    if out.exists() and not part_of(out).exists():
+        raise ConfigError(
+            "this run is finished: there is nothing to go on with",
+            where=str(out),
+            wanted=f"{part_of(out)}, which a run that was stopped leaves",
+            got="no such file, and all results",
+            remedy="use the results; to relax anew give another name, or --overwrite without --restart",
+        )
+
+
 def md_all(
     given: list[ase.Atoms],
     calculator: Calculator,

@@ -18,6 +18,7 @@ from adatom.cli.app import (
     app,
     console,
     last_structure,
+    on_interrupt,
 )  # fmt: skip
 from adatom.cli.show import FigureFile, prepare, show, signed
 from adatom.errors import ConfigError
@@ -53,7 +54,8 @@ def properties(
     calculator = Calculator(model, device, source=source)
     atoms = last_structure(structure, calculator.potential)
     folder = out or Path("properties") / f"{model.resolve().parent.name}_{structure.stem}"
-    with console.status("relaxing") as status:
+    goes_on = f"run it again: it goes on, what is done is kept in {folder}"
+    with on_interrupt(goes_on), console.status("relaxing") as status:
 
         def line(name: str, what: str) -> None:
             if what == "begins":

@@ -24,9 +24,10 @@ from adatom.cli.app import (
     console,
     every_structure,
     last_structure,
+    on_interrupt,
     ready,
 )  # fmt: skip
-from adatom.cli.many import md_all, part_of, relax_all
+from adatom.cli.many import check_unfinished, md_all, part_of, relax_all
 from adatom.cli.show import FigureFile, prepare, say_nearest, signed, write
 from adatom.errors import ConfigError
 
@@ -58,6 +59,8 @@ def relax(
     from adatom.sim.relax import RelaxConfig, RelaxStep
     from adatom.sim.relax import relax as run_relaxation
 
+    if all_ and restart and not overwrite:
+        check_unfinished(out)
     ready(out, overwrite=overwrite)
     check_format(out)
     prepare(json_file, figure, overwrite)
@@ -174,7 +177,7 @@ def md(
     atoms = last_structure(structure, calculator.potential).repeat(supercell)
     if not restart and config.decided(len(atoms)).compile == "on":
         console.print("compiling first: half a minute to a minute and a half, less where it was done before")
-    with MDProgress(config.steps, console) as bar:
+    with on_interrupt("go on with --restart"), MDProgress(config.steps, console) as bar:
         result = run(
             atoms, calculator, config, folder, name,
             restart=restart, overwrite=overwrite, progress=bar.show,
@@ -194,7 +197,7 @@ class MDProgress(AbstractContextManager["MDProgress"]):
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
             TextColumn("{task.fields[thermo]}"), console=target,
         )  # fmt: skip
-        self.task = self.bar.add_task(title, total=steps, thermo="")
+        self.task = self.bar.add_task(title, total=steps, thermo="", visible=False)  # until there is something to show
 
     def __enter__(self) -> MDProgress:
         self.bar.start()
@@ -206,7 +209,7 @@ class MDProgress(AbstractContextManager["MDProgress"]):
     def show(self, step: int, thermo: Any) -> None:
         """Called by the run whenever a line is logged."""
         text = f"{thermo.temperature_K:.0f} K   {thermo.potential_eV:.3f} eV"
-        self.bar.update(self.task, completed=step, thermo=text)
+        self.bar.update(self.task, completed=step, thermo=text, visible=True)
 
 
 def _check_pressure(pressure: float, ensemble: str) -> None:

@@ -65,10 +65,10 @@ def write(record: dict[str, Any], json_file: Path | None, figure: Path | None) -
         json_file.write_text(
             json.dumps(_plain(record), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8"
         )
-        console.print(f"figures     {escape(str(json_file))}", soft_wrap=True)
+        console.print(f"numbers     {escape(str(json_file))}", soft_wrap=True)
     if figure is not None:
         write_figure(_section(record), figure)
-        console.print(f"plot        {escape(str(figure))}", soft_wrap=True)
+        console.print(f"figure      {escape(str(figure))}", soft_wrap=True)
 
 
 def _plain(value: Any) -> Any:
