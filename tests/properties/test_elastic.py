@@ -122,7 +122,7 @@ def test_the_record_is_plain_json_and_makes_a_section(hcp: Elastic) -> None:
     section = section_of(Record(record, "elastic.json"))
     assert dict(section.facts)["C33"].startswith(f"{hcp.constants['C33']:.1f}")
     assert section.tables[0].rows[2][3] == f"{hcp.conventional_GPa[2, 2]:.1f}"
-    assert {trace["name"] for trace in section.figures[0].data} == {"xy", "xz", "yz"}
+    assert {trace["name"] for trace in section.figures[0].data} == {"x to y", "x to z", "y to z"}
 
 
 def test_what_cannot_be_strained_is_refused() -> None:

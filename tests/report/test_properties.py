@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,38 @@ def test_a_picture_has_the_scales_of_the_page(tmp_path: Path) -> None:
         Figure("three", "Three", "", [polar], {}),
     )
     assert write_figure(Section("s", "S", figures=figures), tmp_path / "f.svg").read_text().count("Γ") >= 1
+
+
+def test_no_panel_stays_empty_and_a_short_logarithmic_axis_is_written_out(tmp_path: Path) -> None:
+    x = np.geomspace(0.004, 0.06, 12)
+    curve = Figure("c", "C", "", [line(x, x, "c", "@blue", 1.6)], layout(axis("x", log_over=x), axis("y", log_over=x)))
+    three = Section("s", "S", figures=(curve, curve, curve))
+    with Image.open(write_figure(three, tmp_path / "f.png")) as image:
+        pixels = np.asarray(image.convert("L"))
+    assert pixels[pixels.shape[0] // 2 :, pixels.shape[1] // 2 :].min() < 128
+    assert pixels[:, :8].min() == 255, "nothing is cut off on the left"
+    said = write_figure(three, tmp_path / "f.svg").read_text()
+    assert ">0.02<" in said
+    assert "×" not in said
+
+
+def test_names_and_degrees_stand_clear_of_the_rest(tmp_path: Path) -> None:
+    """The first and the last name of a row within the axis, 90° of a circle below the note."""
+    names = ["(1 1 1) a", "(1 0 0)", "(1 1 1) b"]
+    points = {"type": "scatter", "mode": "markers", "x": names, "y": [1.0, 2.0, 3.0], "marker": {"color": "@blue"}}
+    polar = {"type": "scatterpolar", "r": [1.0, 2.0, 1.0], "theta": [0, 90, 180], "line": {"color": "@blue"}}
+
+    def places(trace: dict[str, Any]) -> dict[str, tuple[float, float]]:
+        figure = Figure("f", "F", "a note", [trace], layout(axis(""), axis("y")))
+        said = write_figure(Section("s", "S", figures=(figure,)), tmp_path / f"{trace['type']}.svg").read_text()
+        found = re.findall(r"<text [^>]*translate\(([\d.]+) ([\d.]+)\)[^>]*>([^<]+)</text>", said)
+        found += re.findall(r'<text [^>]*x="([\d.]+)" y="([\d.]+)"[^>]*>([^<]+)</text>', said)
+        return {text: (float(across), float(down)) for across, down, text in found}
+
+    row, circle = places(points), places(polar)
+    step = row[names[1]][0] - row[names[0]][0]
+    assert row["F"][0] + 0.4 * step < row[names[0]][0] < row["F"][0] + 0.6 * step, "half a step from the axis"
+    assert circle["90°"][1] > circle["a note"][1] + 12.0
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:

@@ -80,14 +80,17 @@ def _draw(figures: Sequence[Figure], path: Path) -> None:
         FigureCanvasAgg(canvas)
         for number, figure in enumerate(figures):
             left, bottom = (number % columns) / columns, 1.0 - (number // columns + 1) / rows
-            _plot(canvas, figure, (left, bottom, 1.0 / columns, 1.0 / rows), (columns, rows))
+            share = 1.0 - left if number == len(figures) - 1 else 1.0 / columns  # no panel stays empty
+            _plot(canvas, figure, (left, bottom, share, 1.0 / rows), 1.0 / columns)
         canvas.savefig(path)
 
 
-def _plot(canvas: Any, figure: Figure, place: tuple[float, float, float, float], grid: tuple[int, int]) -> None:
+def _plot(canvas: Any, figure: Figure, place: tuple[float, float, float, float], column: float) -> None:
     """One figure into its share of the canvas: title above, then as many axes as its layout has."""
     left, bottom, width, height = place
-    inner = (left + 0.13 * width, bottom + 0.15 * height, 0.83 * width, 0.68 * height)
+    inner = (left + 0.15 * column, bottom + 0.15 * height, width - 0.19 * column, 0.68 * height)
+    # a circle has degrees all around it, and names beside it
+    circle = (left + 0.1 * column, bottom + 0.09 * height, 0.56 * column, 0.67 * height)
     title = _plain(figure.title)
     canvas.text(inner[0], bottom + 0.965 * height, title, va="top", ha="left", weight="bold", fontsize=10)
     if figure.note:
@@ -97,7 +100,7 @@ def _plot(canvas: Any, figure: Figure, place: tuple[float, float, float, float],
         kind = trace.get("type", "scatter")
         key = ("polar", "") if kind == "scatterpolar" else (trace.get("xaxis", "x"), trace.get("yaxis", "y"))
         if key not in axes:
-            axes[key] = _axes(canvas, figure.layout, key, inner, axes)
+            axes[key] = _axes(canvas, figure.layout, key, circle if kind == "scatterpolar" else inner, axes)
         _trace(axes[key], trace, figure)
     for key, ax in axes.items():
         if key[0] == "polar":
@@ -164,7 +167,10 @@ def _trace(ax: Any, trace: Json, figure: Figure) -> None:
             f"a plot of kind '{kind}' cannot be drawn as a picture", where=figure.title, remedy="write an .html page"
         )
     x, y = trace["x"], _numbers(trace["y"])
-    x = x if x and isinstance(x[0], str) else _numbers(x)
+    if x and isinstance(x[0], str):
+        ax.set_xlim(-0.5, len(x) - 0.5)  # room for the first and the last name
+    else:
+        x = _numbers(x)
     mode = trace.get("mode", "lines")
     if trace.get("fill") in ("toself", "tozeroy", "tonexty"):
         colour, alpha = _colour(trace.get("fillcolor") or trace.get("line", {}).get("color"))
@@ -216,12 +222,15 @@ def _finish(ax: Any, look: Json, key: tuple[str, str]) -> None:
             getattr(ax, f"set_{name}ticklabels")([])
         if spec.get("rangemode") == "tozero":
             getattr(ax, f"set_{name}lim")(**{"left" if name == "x" else "bottom": 0.0})
+        if logarithmic and spec.get("tickvals") is None:
+            _mark_decades(getattr(ax, f"{name}axis"), *getattr(ax, f"get_{name}lim")())
     ax.grid(visible=True, axis="y", color=GRID, linewidth=0.8)
     ax.set_axisbelow(True)
     for side, spine in ax.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(LINE)
     ax.tick_params(colors=MUTED, labelcolor=MUTED, length=3)
+    ax.tick_params(which="minor", colors=MUTED, length=1.5)
     for shape in look.get("shapes", []):
         _shape(ax, shape, key)
     for note in look.get("annotations", []):
@@ -229,6 +238,16 @@ def _finish(ax: Any, look: Json, key: tuple[str, str]) -> None:
             place = ax.get_xaxis_transform() if note.get("yref") == "paper" else ax.transData
             colour = _colour(note.get("font", {}).get("color"))[0]
             ax.text(note["x"], note["y"], _plain(note["text"]), transform=place, fontsize=7.5, color=colour)
+
+
+def _mark_decades(axis: Any, low: float, high: float) -> None:
+    """Figures at the decades of a logarithmic axis; where it has hardly two of them, at 2 and 5 too, written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    if high < 200.0 * low:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _finish_polar(ax: Any) -> None:

@@ -13,8 +13,8 @@ from adatom.report.record import Record
 COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
 PAIRS = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 X, Y, Z = np.eye(3)
-PLANES = (("xy", X, Y), ("xz", X, Z), ("yz", Y, Z))
-DIAGONAL = ("[110] z", (X + Y) / np.sqrt(2.0), Z)
+PLANES = (("x to y", X, Y), ("x to z", X, Z), ("y to z", Y, Z))
+DIAGONAL = ("[110] to z", (X + Y) / np.sqrt(2.0), Z)
 
 
 def section(record: Record) -> Section:
@@ -129,5 +129,5 @@ def _young(stiffness: np.ndarray, system: str) -> Figure:
         "showlegend": True,
         "margin": {"l": 30, "r": 30, "t": 24, "b": 24},
     }
-    spread = f"GPa, by direction in planes; {fixed(least, 0)} to {fixed(peak, 0)}"
+    spread = f"GPa, from the first axis (0°) to the second (90°); {fixed(least, 0)} to {fixed(peak, 0)}"
     return Figure("young", "Young's modulus", spread, traces, look, "parity")
