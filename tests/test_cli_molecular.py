@@ -83,6 +83,9 @@ def test_dimers_ends_as_the_curves_are(adatom: Run, tmp_path: Path) -> None:
     assert record["sound"]
     assert [pair["pair"] for pair in record["pairs"]] == ["H-H", "H-O", "O-O"]
     assert "3 of 3" in out
+    tables = [line for line in out.splitlines() if line.startswith(("┏", "┌"))]
+    assert len(tables) == 4
+    assert max(map(len, tables)) <= 80, "whole headers in a narrow window"
     assert "dimer-walls" in (tmp_path / "d.html").read_text()
     assert "less than " in adatom("dimers", "--contact", 9)[2]
     assert "where:  dimers, --elements" in adatom("dimers", "--elements", "Zz")[2]

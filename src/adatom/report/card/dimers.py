@@ -37,7 +37,7 @@ def section(record: Record) -> Section:
         subtitle + "falling all the way to the well, no minimum nearer",
         tuple(facts),
         warnings,
-        (_summary(pairs), _arena(pairs)),
+        (_summary(pairs), _arena(pairs), _ranks(pairs)),
         tuple(figures),
     )
 
@@ -70,9 +70,7 @@ def _summary(pairs: list[Record]) -> Table:
             "yes" if pair.flag("smooth") else "no",
             str(len(pair.records("holes"))),
         ))  # fmt: skip
-    return Table(
-        "Curves", ("", "rₑ, Å", "Dₑ, eV", "nearest in training, Å", "repulsive", "smooth", "holes"), tuple(rows)
-    )
+    return Table("Curves", ("", "rₑ, Å", "Dₑ, eV", "nearest in data, Å", "repulsive", "smooth", "holes"), tuple(rows))
 
 
 def _arena(pairs: list[Record]) -> Table:
@@ -85,16 +83,18 @@ def _arena(pairs: list[Record]) -> Table:
             number(figures.real("energy_jump_eV"), 2),
             str(figures.whole("energy_flips") or 0),
             str(figures.whole("force_flips") or 0),
-            fixed(figures.real("spearman_repulsion_energy"), 3),
-            fixed(figures.real("spearman_attraction_energy"), 3),
-            fixed(figures.real("spearman_descending_force"), 3),
-            fixed(figures.real("spearman_ascending_force"), 3),
         ))  # fmt: skip
-    columns = (
-        "", "tortuosity", "energy jump, eV", "energy flips", "force flips",
-        "ρ(E) inside", "ρ(E) outside", "ρ(F) inside", "ρ(F) outside",
-    )  # fmt: skip
+    columns = ("", "tortuosity", "energy jump, eV", "energy flips", "force flips")
     return Table("Smoothness from 0.9 covalent radii on, as MLIP Arena defines it", columns, tuple(rows))
+
+
+def _ranks(pairs: list[Record]) -> Table:
+    keys = ("repulsion_energy", "attraction_energy", "descending_force", "ascending_force")
+    rows = [
+        (pair.text("pair"), *(fixed(pair.record("arena").real(f"spearman_{key}"), 3) for key in keys)) for pair in pairs
+    ]
+    columns = ("", "ρ(E) inside", "ρ(E) outside", "ρ(F) inside", "ρ(F) outside")
+    return Table("Spearman's ρ of energy and force with the distance, from the same on", columns, tuple(rows))
 
 
 def _curve(pair: Record) -> tuple[np.ndarray, np.ndarray]:
