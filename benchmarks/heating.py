@@ -44,11 +44,18 @@ def start_of(name: str, given: dict[str, Path], elements: list[int]) -> ase.Atom
 
 
 def heated(
-    name: str, path: Path, atoms: ase.Atoms, margin: float | None, folder: Path, picoseconds: float, seed: int
+    name: str,
+    path: Path,
+    atoms: ase.Atoms,
+    margin: float | None,
+    folder: Path,
+    picoseconds: float,
+    seed: int,
+    timestep: float | None,
 ) -> dict[str, object]:
     """One ramp, and what it came to."""
     potential = load(path)
-    step = 0.5 if 1 in atoms.numbers else 1.0
+    step = timestep or (0.5 if 1 in atoms.numbers else 1.0)
     settings = MDConfig(
         temperature_K=COLD, final_temperature_K=HOT, steps=math.ceil(1e3 * picoseconds / step), timestep_fs=step,
         log_every=EVERY, trajectory_every=EVERY, restart_every=1000, min_distance_margin=margin, seed=seed,
@@ -92,14 +99,17 @@ def main() -> None:
     parser.add_argument("--structure", action="append", default=[], help="NAME=FILE, its first frame is the start")
     parser.add_argument("--margin", type=float, help="of the shortest trained distance, still allowed")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--timestep", type=float, help="fs")
     parser.add_argument("--ps", type=float, default=PICOSECONDS)
     parser.add_argument("--folder", type=Path, default=Path("runs/heating"))
     options = parser.parse_args()
     given = {name: Path(path) for name, _, path in (entry.partition("=") for entry in options.structure)}
     for name, _, path in (entry.partition("=") for entry in options.models):
         atoms = start_of(name, given, load(path).elements)
-        label = f"{name}, seed {options.seed}"
-        one = heated(label, Path(path), atoms, options.margin, options.folder, options.ps, options.seed)
+        label = f"{name}, seed {options.seed}" + (f", {options.timestep:g} fs" if options.timestep else "")
+        one = heated(
+            label, Path(path), atoms, options.margin, options.folder, options.ps, options.seed, options.timestep
+        )
         results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}  # others may have written since
         results[label] = one | {"commit": commit()}
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")

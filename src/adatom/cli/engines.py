@@ -100,7 +100,10 @@ def export(
     write(potential, out)
     names = " ".join(symbols(potential.elements))
     console.print(f"pair_style mliap unified {out} 0\npair_coeff * * {names}", soft_wrap=True)
-    console.print("name an element for each type; adatom must be installed in the Python of that LAMMPS")
+    console.print(
+        "name an element for each type; adatom must be installed in the Python of that LAMMPS, which is started"
+    )
+    console.print("with Kokkos: lmp -k on -sf kk -pk kokkos newton on neigh half -in in.lmp")
 
 
 def _variables(entries: list[str]) -> dict[str, str]:
