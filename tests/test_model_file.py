@@ -114,7 +114,7 @@ def test_the_card_says_what_rebuilds_the_potential(path: Path) -> None:
     assert card["config"]["mean_neighbours"] == 12.3
     assert card["claims"]["conservative"] is True
     assert card["references"]["Si"] == REFERENCES[14]
-    assert card["priors"] == [{"name": "zbl", "reach": 0.8, "beyond": 1.25, "closest": None}]
+    assert card["priors"] == [{"name": "zbl", "reach": 0.8, "beyond": 1.25, "least": 0.0, "closest": None}]
     assert card["parameters"] == sum(p.numel() for p in made().network.parameters())
     assert "eV/Å^3" in card["units"]["stress"]
 
