@@ -48,8 +48,9 @@ def closest_allowed(
     table: np.ndarray = np.where(np.isnan(trained), UNTRAINED * (radii[:, None] + radii[None, :]), margin * trained)
     if wall is not None and temperature_K > 0.0:
         walled = ~np.isnan(_shortest(numbers, wall.config.closest or {})) & ~np.isnan(trained)
-        a, b = (torch.from_numpy(z) for z in np.broadcast_arrays(numbers[:, None], numbers[None, :]))
-        hot = wall.nearest(a.clone(), b.clone(), HEAT * units.kB * temperature_K).cpu().numpy()
+        z = torch.tensor(numbers, device=wall.outers.device)  # the potential may live on a card
+        a, b = torch.meshgrid(z, z, indexing="ij")
+        hot = wall.nearest(a, b, HEAT * units.kB * temperature_K).cpu().numpy()
         table = np.where(walled, np.minimum(table, hot), table)
     return table
 
