@@ -15,6 +15,7 @@ from torch import Tensor
 
 from adatom.elements import covalent_radius, symbol
 from adatom.errors import SimulationError
+from adatom.nn.floor import pair_table
 from adatom.potential import Potential
 from adatom.priors.zbl import ZBL
 from adatom.sim.calculator import Calculator
@@ -253,12 +254,8 @@ class Guard:
 
 def _shortest(numbers: np.ndarray, distances: Mapping[str, float]) -> np.ndarray:
     """Distances of pairs such as ``"H-O"`` as a table (Z, Z) of the species; NaN where a pair is not named."""
-    table = np.full((len(numbers), len(numbers)), np.nan)
-    for row, a in enumerate(numbers):
-        for column, b in enumerate(numbers):
-            known = distances.get(f"{symbol(a)}-{symbol(b)}", distances.get(f"{symbol(b)}-{symbol(a)}"))
-            table[row, column] = np.nan if known is None else known
-    return table
+    table = pair_table(distances).numpy()[np.ix_(numbers, numbers)]
+    return np.where(table > 0.0, table, np.nan)
 
 
 def _at(step: int, detail: str) -> str:
